@@ -1,0 +1,1 @@
+"""What samples: one module per engine, each a `pacore_lab.interfaces.Backend`."""

@@ -1,0 +1,54 @@
+"""Everything the lab raises on purpose.
+
+    LabError                 a message for the user, one line: what, where, how to mend it
+    ├── ConfigError          a setting (its key is named)
+    │   └── Unsupported      an option this backend cannot honour, refused before the first token
+    ├── DataError            a problem file (file:line is named)
+    ├── StoreError           the trajectory store cannot be opened or written
+    └── BackendError         the engine or server
+        ├── TransientError   this request may succeed later: retried within a budget
+        ├── RequestError     this request never will (too long a prompt, a 400): recorded with its trajectory
+        └── EngineDead       no request will: the run stops, what was stored stays
+"""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """Shown to the user as one line, without a traceback."""
+
+
+class ConfigError(LabError):
+    pass
+
+
+class Unsupported(ConfigError):
+    pass
+
+
+class DataError(LabError):
+    pass
+
+
+class StoreError(LabError):
+    pass
+
+
+class BackendError(LabError):
+    pass
+
+
+class TransientError(BackendError):
+    """`retry_after`: seconds the server asked to wait, if it did."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RequestError(BackendError):
+    pass
+
+
+class EngineDead(BackendError):
+    pass

@@ -1,0 +1,151 @@
+"""The seams. A plug-in implements one of these Protocols and imports only this module and `pacore_lab.types`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from pacore_lab.types import Completion, Grade, Message, Problem, Prompt, Round, SamplingParams, Solution, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capabilities:
+    """What a backend can honour. Whatever a run asks for beyond this is refused before the first token.
+
+    seeds: "request" - each request's seed is honoured; "engine" - one seed for all; "none".
+    logprobs: of the chosen tokens, of the top k, or none.
+    partial: tokens are reported while they are made, so that an aborted trajectory's tokens are counted.
+    context_length: tokens of prompt and answer together, None where it is not known.
+    """
+
+    seeds: Literal["none", "engine", "request"] = "none"
+    logprobs: Literal["none", "chosen", "topk"] = "none"
+    partial: bool = False
+    priority: bool = False
+    context_length: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One trajectory to sample. `priority`: lower is served first by engines that have a queue of their own."""
+
+    id: str
+    prompt: Prompt
+    params: SamplingParams
+    seed: int
+    priority: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """A piece of a trajectory in the making: its text and how many tokens it is."""
+
+    text: str
+    tokens: int
+
+
+OnChunk: TypeAlias = Callable[[Chunk], None]
+
+
+class Backend(Protocol):
+    """The smallest thing an engine can do: one request in, its completion out.
+
+    Batching, seeds, log-probabilities, chat rendering and context limits are the backend's business.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Valid after `start`."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights and what else decides the distribution of samples. Valid after `start`."""
+        ...
+
+    async def start(self) -> None:
+        """Load or connect. Raises BackendError when that is impossible."""
+        ...
+
+    async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
+        """Sample one completion. Cancelling the call aborts it in the engine.
+
+        on_chunk: called as text arrives; without it a backend is free to answer in one piece.
+        Raises TransientError, RequestError or EngineDead.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Free everything; safe to call twice and after a failed `start`."""
+        ...
+
+
+class Sampler(Protocol):
+    """The only I/O a strategy sees (`pacore_lab.sampler.EpisodeSampler`): trajectories of one (problem, repeat)."""
+
+    async def sample(self, prompt: Prompt, n: int) -> list[Trajectory]:
+        """n trajectories in index order. Asking again for the same prompt continues with fresh indices.
+
+        A trajectory that failed is among them, with `error` set. Each is in the store before it is returned.
+        """
+        ...
+
+    def stream(self, prompt: Prompt, n: int) -> AbstractAsyncContextManager[AsyncIterator[Trajectory]]:
+        """The same n trajectories as they finish; leaving the block aborts the rest, whose tokens count as discarded."""
+        ...
+
+
+class Strategy(Protocol):
+    async def solve(self, problem: Problem, sampler: Sampler) -> Solution: ...
+
+
+class PromptBuilder(Protocol):
+    """P(x, M): the conversation for the next round. M empty gives the problem unmodified."""
+
+    def __call__(self, problem: Problem, messages: Sequence[Message]) -> Prompt: ...
+
+
+class Order(Protocol):
+    """The order in which a round's trajectories are shown to the next; a permutation, nothing is dropped."""
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]: ...
+
+
+class Compaction(Protocol):
+    """M_r = C(Omega_r), equation (2): the trajectories of a round, in order, to messages.
+
+    Each message keeps the ids of its trajectories. Failed and empty trajectories give no message. Randomness comes
+    from the trajectories' ids, so that the same round compacts the same way again.
+    """
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]: ...
+
+
+class Schedule(Protocol):
+    """The rounds so far -> the width of the next one, or None to stop. The last round is one trajectory wide."""
+
+    def __call__(self, rounds: Sequence[Round]) -> int | None: ...
+
+
+class ProblemSet(Protocol):
+    def load(self) -> list[Problem]:
+        """All problems, ids unique. Raises DataError naming file and line."""
+        ...
+
+
+class Grader(Protocol):
+    """Grades blind to the strategy. Equivalence of answers never looks at the ground truth."""
+
+    def extract(self, trajectory: Trajectory) -> str | None:
+        """The compact answer of a trajectory, None where there is none (failed, truncated, no box)."""
+        ...
+
+    async def classes(self, answers: Sequence[str | None]) -> list[int | None]:
+        """Equivalence class of each answer, numbered by first appearance; None stays None."""
+        ...
+
+    async def grade(self, problem: Problem, trajectory: Trajectory) -> Grade: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,181 @@
+"""The nouns of the lab, as plain frozen data. Names follow the paper (arXiv 2601.05593, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NotRequired, TypeAlias, TypedDict
+
+
+class ChatMessage(TypedDict):
+    """One turn of a conversation, as chat APIs take it; keys beyond these two travel unchanged."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None
+    reasoning_content: NotRequired[str]
+
+
+Prompt: TypeAlias = tuple[ChatMessage, ...]
+"""A whole conversation, ready to be sent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """A conversation to answer (x) and, where one exists, its ground truth. `answer=None` means: run it ungraded."""
+
+    id: str
+    messages: Prompt
+    answer: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingParams:
+    """How tokens are drawn. `max_tokens=None`: until the model's context is full (the published setting)."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int | None = None
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"model.temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"model.top_p is {self.top_p}; it must lie in (0, 1]")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"model.max_tokens is {self.max_tokens}; give 1 or more, or null for the whole context")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """Which weights, how long a context, and how to sample from them.
+
+    path: folder or hub id of the weights (in-process engines); `name` is what a server knows the model as.
+    context_length: tokens of prompt and answer together; None takes the checkpoint's own.
+    yarn_factor: RoPE scaling (YaRN, arXiv 2309.00071) over `yarn_original`, attention temperature unmodified.
+    """
+
+    name: str
+    path: str | None = None
+    revision: str | None = None
+    dtype: str = "auto"
+    context_length: int | None = None
+    yarn_factor: float | None = None
+    yarn_original: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int | None = None
+    logprobs: bool = False
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _ = self.sampling  # refuses bad values under their config keys
+        if self.context_length is not None and self.context_length < 2:
+            raise ValueError(f"model.context_length is {self.context_length}; it must hold a prompt and an answer")
+        if self.yarn_factor is not None and (self.yarn_factor < 1 or self.yarn_original is None):
+            raise ValueError("model.yarn_factor must be 1 or more and needs model.yarn_original (tokens before scaling)")
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(
+            temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, logprobs=self.logprobs
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """What an engine returned for one request.
+
+    content: the answer as the engine gave it, `<think>` part included unless a reasoning parser split it off.
+    reasoning: the part a reasoning parser split off, else "".
+    finish_reason: "stop", "length", or whatever else the engine said.
+    max_tokens: the bound after clamping to the context, None where the backend leaves it to the engine.
+    mean_logprob, window_logprobs: of the chosen tokens (natural log), per window of 64 tokens; None unless asked for.
+    """
+
+    content: str
+    reasoning: str = ""
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    cached_tokens: int = 0
+    max_tokens: int | None = None
+    clamped: bool = False
+    mean_logprob: float | None = None
+    window_logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trajectory:
+    """One sampled w_r^(i): its name in the store, its place among the samples of its prompt, and what came back.
+
+    error: why there is nothing usable ("failed: ...", "aborted"); its content is then never an answer.
+    """
+
+    id: str
+    index: int
+    completion: Completion
+    error: str | None = None
+    reused: bool = False
+
+    @property
+    def content(self) -> str:
+        return "" if self.error else self.completion.content
+
+    @property
+    def conclusion(self) -> str:
+        return conclusion(self.content)
+
+    @property
+    def truncated(self) -> bool:
+        return self.completion.finish_reason == "length"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """A compacted trajectory m_r^(i) and the ids of the trajectories it was made from."""
+
+    text: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """A finished round: ids of its trajectories in message order, and the messages made of them."""
+
+    trajectories: tuple[str, ...]
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Solution:
+    """What a strategy found.
+
+    answers: the final trajectory; several where a vote ties (the score is then the mean over them, the expectation
+    of a uniform pick); none where no valid answer came out, with `reason` saying why.
+    """
+
+    answers: tuple[Trajectory, ...]
+    rounds: tuple[Round, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grade:
+    """score in [0, 1], or None for "ungraded", with the reason; `answer` is what was extracted from the response."""
+
+    score: float | None
+    answer: str | None = None
+    reason: str = ""
+
+
+def conclusion(content: str) -> str:
+    """The text after the LAST `</think>`; without one, all of it (published client; paper section 2.1)."""
+    return content.rpartition("</think>")[2]
+
+
+def text_of(content: str | list[dict[str, Any]] | None) -> str:
+    """The text of a turn; of list-shaped content, its text parts joined by newlines."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(str(part["text"]) for part in content if part.get("type", "text") == "text" and "text" in part)

@@ -1,0 +1,1 @@
+"""What decides: whole strategies and their parts (compactions, schedules, orders, prompts)."""
