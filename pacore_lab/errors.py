@@ -1,14 +1,14 @@
 """Everything the lab raises on purpose.
 
-    LabError                 a message for the user, one line: what, where, how to mend it
-    ├── ConfigError          a setting (its key is named)
-    │   └── Unsupported      an option this backend cannot honour, refused before the first token
-    ├── DataError            a problem file (file:line is named)
-    ├── StoreError           the trajectory store cannot be opened or written
-    └── BackendError         the engine or server
-        ├── TransientError   this request may succeed later: retried within a budget
-        ├── RequestError     this request never will (too long a prompt, a 400): recorded with its trajectory
-        └── EngineDead       no request will: the run stops, what was stored stays
+LabError                 a message for the user, one line: what, where, how to mend it
+├── ConfigError          a setting (its key is named)
+│   └── Unsupported      an option this backend cannot honour, refused before the first token
+├── DataError            a problem file (file:line is named)
+├── StoreError           the trajectory store cannot be opened or written
+└── BackendError         the engine or server
+    ├── TransientError   this request may succeed later: retried within a budget
+    ├── RequestError     this request never will (too long a prompt, a 400): recorded with its trajectory
+    └── EngineDead       no request will: the run stops, what was stored stays
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Sampler(Protocol):
         ...
 
     def stream(self, prompt: Prompt, n: int) -> AbstractAsyncContextManager[AsyncIterator[Trajectory]]:
-        """The same n trajectories as they finish; leaving the block aborts the rest, whose tokens count as discarded."""
+        """The same n trajectories as they finish; leaving the block aborts the rest: their tokens are discarded."""
         ...
 
 

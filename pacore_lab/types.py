@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
@@ -73,7 +73,9 @@ class Model:
         if self.context_length is not None and self.context_length < 2:
             raise ValueError(f"model.context_length is {self.context_length}; it must hold a prompt and an answer")
         if self.yarn_factor is not None and (self.yarn_factor < 1 or self.yarn_original is None):
-            raise ValueError("model.yarn_factor must be 1 or more and needs model.yarn_original (tokens before scaling)")
+            raise ValueError(
+                "model.yarn_factor must be 1 or more and needs model.yarn_original (tokens before scaling)"
+            )
 
     @property
     def sampling(self) -> SamplingParams:
@@ -109,7 +111,8 @@ class Completion:
 class Trajectory:
     """One sampled w_r^(i): its name in the store, its place among the samples of its prompt, and what came back.
 
-    error: why there is nothing usable ("failed: ...", "aborted"); its content is then never an answer.
+    error: why there is nothing usable ("failed: ..."); its content is then never an answer.
+    arrival: grows in the order in which trajectories reached the store.
     """
 
     id: str
@@ -117,6 +120,7 @@ class Trajectory:
     completion: Completion
     error: str | None = None
     reused: bool = False
+    arrival: int = 0
 
     @property
     def content(self) -> str:
@@ -146,6 +150,10 @@ class Round:
     trajectories: tuple[str, ...]
     messages: tuple[Message, ...]
 
+    @classmethod
+    def of(cls, trajectories: Sequence[Trajectory], messages: tuple[Message, ...] = ()) -> Round:
+        return cls(trajectories=tuple(trajectory.id for trajectory in trajectories), messages=messages)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Solution:
@@ -158,6 +166,14 @@ class Solution:
     answers: tuple[Trajectory, ...]
     rounds: tuple[Round, ...]
     reason: str = ""
+
+    @classmethod
+    def of(cls, final: Trajectory, rounds: Sequence[Round]) -> Solution:
+        """The usual end: one final trajectory, unless it failed or is empty."""
+        if not final.content:
+            reason = final.error or f"empty final response (finish reason {final.completion.finish_reason})"
+            return cls(answers=(), rounds=tuple(rounds), reason=reason)
+        return cls(answers=(final,), rounds=tuple(rounds))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

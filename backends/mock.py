@@ -1,0 +1,60 @@
+"""A backend without a model: answers at once or after a delay, the same text for the same request.
+
+For tests, for benchmarks of everything around an engine, and for trying a strategy's plumbing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import dataclass
+
+from pacore_lab.interfaces import Capabilities, Chunk, OnChunk, Request
+from pacore_lab.types import Completion, Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mock:
+    """characters: length of the thinking. answers: how many different boxed answers there are, 0 .. answers - 1.
+
+    delay: mean seconds per answer; each request has its own, between 0 and twice that.
+    """
+
+    model: Model
+    characters: int = 200
+    delay: float = 0.0
+    answers: int = 10
+
+    def __post_init__(self) -> None:
+        if self.characters < 0 or self.delay < 0 or self.answers < 1:
+            raise ValueError("backend: characters and delay must be 0 or more, answers 1 or more")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(seeds="request", partial=True, context_length=self.model.context_length)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"mock:{self.model.name}:{self.characters}:{self.answers}"
+
+    async def start(self) -> None:
+        pass
+
+    async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
+        key = hashlib.sha256(json.dumps([request.prompt, request.seed]).encode()).digest()
+        number = int.from_bytes(key[:8], "big")
+        thought = (key.hex() * (self.characters // 64 + 1))[: self.characters]
+        text = f"<think>{thought}</think>\n\n\\boxed{{{number % self.answers}}}"
+        pieces = [text[i : i + 64] for i in range(0, len(text), 64)]
+        if on_chunk is not None:
+            for piece in pieces:
+                await asyncio.sleep(self.delay * 2 * (number % 1000) / 1000 / len(pieces))
+                on_chunk(Chunk(text=piece, tokens=16))
+        elif self.delay:
+            await asyncio.sleep(self.delay * 2 * (number % 1000) / 1000)
+        prompt_tokens = sum(len(json.dumps(turn)) for turn in request.prompt) // 4
+        return Completion(content=text, prompt_tokens=prompt_tokens, generated_tokens=16 * len(pieces))
+
+    async def close(self) -> None:
+        pass

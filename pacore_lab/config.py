@@ -1,0 +1,134 @@
+"""From a Hydra config to a `Run`, and from its errors to one line. The only core module that knows Hydra."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pacore_lab.engine import Run
+from pacore_lab.errors import ConfigError, LabError
+from pacore_lab.store import digest
+
+P = ParamSpec("P")
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Config:
+    """The root keys; `conf/config.yaml` says what each one is."""
+
+    strategy: Any = MISSING
+    backend: Any = MISSING
+    model: Any = MISSING
+    problems: Any = MISSING
+    grader: Any = MISSING
+    seed: int = 0
+    repeats: int = 1
+    limit: int | None = None
+    concurrency: int = 256
+    pool: int | None = None
+    out: str | None = None
+    store: str = "outputs/store.sqlite"
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+OmegaConf.register_new_resolver("repo", lambda path: str(_ROOT / path), replace=True)
+
+
+def build(config: DictConfig) -> Run:
+    """Instantiate everything (cheap: heavy objects are built later). Raises ConfigError naming the key."""
+    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    places = {key: settings.pop(key) for key in ("out", "store", "concurrency")}
+    choices, overrides = _choices()
+    parts = {
+        key: instantiate(config[key], _convert_="all") for key in ("strategy", "backend", "model", "problems", "grader")
+    }
+    changed = [text for text in overrides if text.startswith(("strategy.", "strategy/"))]
+    name = " ".join([choices["strategy"], *(text.removeprefix("strategy.") for text in changed)])
+    label = "-".join([choices["strategy"], choices["problems"], settings["model"]["name"], f"seed{settings['seed']}"])
+    out = places["out"] or f"outputs/{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}-{digest(settings)[:8]}"
+    return Run(
+        name=name,
+        problem_set=choices["problems"],
+        seed=settings["seed"],
+        repeats=settings["repeats"],
+        limit=settings["limit"],
+        pool=settings["pool"],
+        concurrency=places["concurrency"],
+        out=Path(out),
+        store=Path(places["store"]),
+        settings=settings,
+        **parts,
+    )
+
+
+def _choices() -> tuple[dict[str, str], list[str]]:
+    if not HydraConfig.initialized():  # composed by a program, not from the command line
+        return {"strategy": "strategy", "problems": "problems"}, []
+    hydra = HydraConfig.get()
+    return dict(hydra.runtime.choices), list(hydra.overrides.task)
+
+
+def one_line_errors(function: Callable[P, None]) -> Callable[P, None]:
+    """Users' mistakes end in one line on stderr and exit code 2; an interrupt in 130. Anything else is a bug: it shows.
+
+    Hydra would print its own errors over several lines, so it is told to raise them.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except (LabError, ValueError, HydraException, OmegaConfBaseException) as error:
+            print(f"error: {explain(error)}", file=sys.stderr)
+            sys.exit(2)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            print("interrupted; what was sampled is stored, the same command resumes", file=sys.stderr)
+            sys.exit(130)
+
+    return wrapped
+
+
+def explain(error: BaseException) -> str:
+    """One line. A plug-in's own ValueError is taken out of Hydra's wrapping."""
+    while isinstance(error, HydraException) and isinstance(error.__cause__, (LabError, ValueError, HydraException)):
+        error = error.__cause__
+    text = str(error)
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(unknown.group(1))
+    if missing := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{missing.group(1)} is not set; give it on the command line: {missing.group(1)}=VALUE"
+    text = text.replace("To append to your default list use", "; to add a group use")
+    lines = [line.strip() for line in text.splitlines()]
+    return " ".join(
+        line for line in lines if line and not line.startswith(("object_type", "reference_type", "Set the env"))
+    )
+
+
+def _unknown_key(key: str) -> str:
+    head, _, rest = key.partition(".")
+    known = [field.name for field in fields(Config)]
+    if rest and head in known:
+        return f"there is no key {key}; python run.py --cfg job prints the keys of {head}"
+    close = difflib.get_close_matches(head, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the root keys are {', '.join(known)}"
+    return f"there is no key {key}; {hint}"
+
+
+__all__ = ["Config", "ConfigError", "build", "explain", "one_line_errors"]

@@ -1,0 +1,212 @@
+"""From names to trajectories: slots, retries, the store, and nothing sampled twice.
+
+One `Dispatcher` serves all episodes of a run. A draw takes a slot (at most `concurrency`; later rounds first, then
+first come), looks into the store, samples if it must, and returns once the trajectory is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from dataclasses import dataclass, field
+
+from pacore_lab.errors import ConfigError, EngineDead, RequestError, TransientError
+from pacore_lab.interfaces import Backend, Chunk, OnChunk, Request
+from pacore_lab.store import SampleName, Store
+from pacore_lab.types import Completion, Prompt, SamplingParams, Trajectory
+
+ABORTED = "aborted"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """Transient faults are tried again after base, 2 base, 4 base ... seconds (at most `cap`, with jitter)."""
+
+    attempts: int = 9
+    base: float = 0.5
+    cap: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.base < 0 or self.cap < self.base:
+            raise ValueError(f"retry is {self}: attempts must be 1 or more and 0 <= base <= cap (seconds)")
+
+    def delay(self, attempt: int, asked: float | None) -> float:
+        """Seconds before try number attempt + 1; a server's Retry-After is honoured up to ten minutes."""
+        if asked is not None:
+            return min(asked, 600.0)
+        return min(self.cap, self.base * 2.0 ** (attempt - 1)) * random.uniform(0.75, 1.25)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a progress display shows; updated in place."""
+
+    running: int = 0
+    sampled: int = 0
+    reused: int = 0
+    failed: int = 0
+    aborted: int = 0
+    retries: int = 0
+    generated_tokens: int = 0
+
+
+class Slots:
+    """At most `limit` holders; those who wait are served by priority (lowest first)."""
+
+    def __init__(self, limit: int) -> None:
+        if limit < 1:
+            raise ConfigError(f"concurrency is {limit}; it must be 1 or more")
+        self._free = limit
+        self._queue: list[tuple[tuple[int, ...], int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    async def acquire(self, priority: tuple[int, ...]) -> None:
+        if self._free and not self._queue:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._queue, (priority, next(self._order), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()  # the turn came in the moment of the cancellation
+            raise
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def release(self) -> None:
+        while self._queue:
+            _, _, turn = heapq.heappop(self._queue)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A trajectory being sampled, shared by all who asked for its name; the last to leave aborts it."""
+
+    name: SampleName
+    task: asyncio.Task[Trajectory] = field(init=False)
+    waiters: int = 0
+    tokens: int = 0
+    spent_before: int = 0
+    text: list[str] = field(default_factory=list)
+
+    def add(self, chunk: Chunk) -> None:
+        self.tokens += chunk.tokens
+        self.text.append(chunk.text)
+
+    @property
+    def spent(self) -> int:
+        """Tokens generated so far, or by the aborted attempt of an earlier run if that went further."""
+        if self.task.done() and not self.task.cancelled() and self.task.exception() is None:
+            return self.task.result().completion.generated_tokens
+        return max(self.tokens, self.spent_before)
+
+
+class Dispatcher:
+    """Raises ConfigError for a concurrency below 1."""
+
+    def __init__(
+        self, *, backend: Backend, store: Store, params: SamplingParams, concurrency: int, retry: Retry | None = None
+    ) -> None:
+        self.backend = backend
+        self.store = store
+        self.params = params
+        self.counters = Counters()
+        self.slots = Slots(concurrency)
+        self._retry = retry or Retry()
+        self._flights: dict[str, Flight] = {}
+        self._tickets = itertools.count()
+        self._exhausted = 0
+
+    def priority(self, depth: int) -> tuple[int, int]:
+        """Later rounds first, then first come: to be used for all samples of one call."""
+        return (-depth, next(self._tickets))
+
+    def board(self, name: SampleName, prompt: Prompt, priority: tuple[int, int], *, partial: bool) -> Flight:
+        """Join or start the flight of that name; the caller holds a slot and must `leave` in the end.
+
+        partial: count tokens as they are made, so that an abort can be charged.
+        The flight's task raises EngineDead or StoreError; every other failure is in its trajectory.
+        """
+        flight = self._flights.get(name.id)
+        if flight is None:
+            flight = self._flights[name.id] = Flight(name)
+            flight.task = asyncio.create_task(self._fly(flight, prompt, priority, partial))
+        flight.waiters += 1
+        return flight
+
+    async def leave(self, flight: Flight) -> None:
+        """The last one to leave an unfinished flight aborts it."""
+        flight.waiters -= 1
+        if flight.waiters == 0:
+            del self._flights[flight.name.id]
+            flight.task.cancel()  # does nothing to a finished one
+            await asyncio.wait([flight.task])
+            if not flight.task.cancelled():
+                flight.task.exception()  # a failure nobody asked for any more
+
+    async def _fly(self, flight: Flight, prompt: Prompt, priority: tuple[int, int], partial: bool) -> Trajectory:
+        name, identity = flight.name, flight.name.id
+        stored = (await self.store.get([identity])).get(identity)
+        if stored is not None and stored.error is None:
+            self.counters.reused += 1
+            return Trajectory(
+                id=identity, index=name.index, completion=stored.completion, reused=True, arrival=stored.seq
+            )
+        if stored is not None and stored.error == ABORTED:
+            flight.spent_before = stored.completion.generated_tokens
+        request = Request(id=identity, prompt=prompt, params=self.params, seed=name.engine_seed, priority=priority[0])
+        error = None
+        self.counters.running += 1
+        try:
+            completion = await self._complete(request, flight, partial)
+        except RequestError as failure:
+            error = f"failed: {failure}"
+            completion = Completion(content="", finish_reason="error")
+        except asyncio.CancelledError:
+            self.counters.aborted += 1
+            if flight.tokens > flight.spent_before:
+                text = "".join(flight.text)
+                remains = Completion(content=text, finish_reason="abort", generated_tokens=flight.tokens)
+                self.store.put_later(name, prompt, remains, ABORTED)
+            raise
+        finally:
+            self.counters.running -= 1
+        kept = await self.store.put(name, prompt, completion, error)
+        self.counters.sampled += kept.error is None
+        self.counters.failed += kept.error is not None
+        self.counters.generated_tokens += completion.generated_tokens
+        return Trajectory(id=identity, index=name.index, completion=kept.completion, error=kept.error, arrival=kept.seq)
+
+    async def _complete(self, request: Request, flight: Flight, partial: bool) -> Completion:
+        """Ask the engine, again after transient faults; eight requests in a row without success mean it is gone."""
+        on_chunk: OnChunk | None = flight.add if partial else None
+        for attempt in itertools.count(1):
+            flight.text.clear()
+            flight.tokens = 0
+            try:
+                completion = await self.backend.complete(request, on_chunk)
+            except TransientError as fault:
+                if attempt >= self._retry.attempts:
+                    self._exhausted += 1
+                    if self._exhausted >= 8:
+                        raise EngineDead(
+                            f"{self._exhausted} requests in a row failed after {attempt} tries, the last: {fault}; "
+                            "what was sampled is stored, the same command resumes"
+                        ) from None
+                    raise RequestError(f"{fault} (after {attempt} tries)") from None
+                self.counters.retries += 1
+                await asyncio.sleep(self._retry.delay(attempt, fault.retry_after))
+            else:
+                self._exhausted = 0
+                return completion
+        raise AssertionError("unreachable")

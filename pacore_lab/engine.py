@@ -1,0 +1,188 @@
+"""Runs a strategy over problems: all (problem, repeat) episodes in flight at once under the sampler's limit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pacore_lab import analysis, report, results, terminal
+from pacore_lab.dispatch import Dispatcher
+from pacore_lab.errors import BackendError, ConfigError, DataError, LabError, StoreError, Unsupported
+from pacore_lab.interfaces import Backend, Capabilities, Grader, ProblemSet, Strategy
+from pacore_lab.record import line_of
+from pacore_lab.sampler import EpisodeSampler
+from pacore_lab.store import Store
+from pacore_lab.types import Model, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything a run needs. `settings` are what its results depend on; a folder holds one set of settings."""
+
+    name: str
+    problem_set: str
+    strategy: Strategy
+    backend: Backend
+    model: Model
+    problems: ProblemSet
+    grader: Grader
+    seed: int
+    repeats: int
+    limit: int | None
+    concurrency: int
+    pool: int | None
+    out: Path
+    store: Path
+    settings: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        for key in ("repeats", "limit", "concurrency", "pool"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"{key} is {value}; it must be 1 or more")
+
+
+async def run(run: Run) -> None:
+    """Sample, grade, write the folder, print the table. Raises LabError with one line for the user."""
+    _cancel_on_sigterm()
+    problems = run.problems.load()[: run.limit]
+    if not problems:
+        raise DataError("the problem set is empty; check problems=, problems.path and limit")
+    folder = results.RunFolder(run.out, run.settings)
+    folder.check()
+    started = time.monotonic()
+    try:
+        await run.backend.start()
+        _refuse_unsupported(run.model, run.backend.capabilities)
+        folder.open(results.versions({"fingerprint": run.backend.fingerprint, **asdict(run.backend.capabilities)}))
+        async with _opened(run.store) as store:
+            await _Episodes(run, folder, store).run(problems)
+        _conclude(run, folder, time.monotonic() - started, single=len(problems) * run.repeats == 1)
+    finally:
+        folder.close()
+        await run.grader.close()
+        await run.backend.close()
+
+
+class _Episodes:
+    def __init__(self, run: Run, folder: results.RunFolder, store: Store) -> None:
+        self._run = run
+        self._folder = folder
+        self._store = store
+        self._dispatcher = Dispatcher(
+            backend=run.backend, store=store, params=run.model.sampling, concurrency=run.concurrency
+        )
+        self._done = 0
+        self._writing = asyncio.Semaphore(4)  # episodes whose texts are back in memory to be graded and written
+
+    async def run(self, problems: Sequence[Problem]) -> None:
+        episodes = [(problem, repeat) for repeat in range(self._run.repeats) for problem in problems]
+        todo = [(problem, repeat) for problem, repeat in episodes if (problem.id, repeat) not in self._folder.done]
+        with terminal.Progress(len(todo)) as progress:
+            ticking = asyncio.create_task(self._tick(progress))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for problem, repeat in todo:
+                        group.create_task(self._episode(problem, repeat))
+            except BaseExceptionGroup as failures:  # one dead engine fails every episode alike: say it once
+                raise next(_leaves(failures)) from None
+            finally:
+                ticking.cancel()
+                self._show(progress)
+
+    async def _episode(self, problem: Problem, repeat: int) -> None:
+        run, started = self._run, time.monotonic()
+        sampler = EpisodeSampler(self._dispatcher, seed=run.seed, problem=problem.id, repeat=repeat, pool=run.pool)
+        solution, error = None, None
+        try:
+            solution = await run.strategy.solve(problem, sampler)
+        except (BackendError, StoreError, ConfigError):
+            raise  # the whole run's trouble
+        except Exception as failure:  # a strategy's failure is this episode's data; the others go on
+            error = f"{type(failure).__name__}: {failure}"
+        async with self._writing:
+            rows = await self._store.get([item.id for item in sampler.drawn])
+            line = await line_of(problem, repeat, sampler, rows, solution, error, run.grader)
+            self._folder.append({**line, "seconds": time.monotonic() - started})
+        self._done += 1
+
+    async def _tick(self, progress: terminal.Progress) -> None:
+        while True:
+            self._show(progress)
+            await asyncio.sleep(0.25)
+
+    def _show(self, progress: terminal.Progress) -> None:
+        counters = self._dispatcher.counters
+        progress.update(
+            done=self._done,
+            trajectories=counters.sampled + counters.reused,
+            running=counters.running,
+            waiting=self._dispatcher.slots.waiting,
+            tokens=counters.generated_tokens,
+            failures=counters.failed,
+            retries=counters.retries,
+        )
+
+
+def _refuse_unsupported(model: Model, capabilities: Capabilities) -> None:
+    if model.logprobs and capabilities.logprobs == "none":
+        raise Unsupported("model.logprobs=true, but this backend gives no log-probabilities; set it to false")
+
+
+def _conclude(run: Run, folder: results.RunFolder, seconds: float, *, single: bool) -> None:
+    """Table, summary and report, from the lines on disk: those of earlier, interrupted runs included."""
+    rows = analysis.summarise(folder.lines(), run.name)
+    counts = analysis.tally(folder.lines())
+    summary = {
+        "strategy": run.name,
+        "rows": [asdict(row) for row in rows],
+        "trajectories": {"sampled": counts.sampled, "reused": counts.reused, "truncated": counts.truncated},
+        "reasons": [{"kind": k, "reason": r, "count": n} for (k, r), n in counts.reasons.most_common()],
+        "seconds": seconds,
+    }
+    results.write_json(folder.path / "summary.json", summary)
+    meta = {
+        "strategy": run.name,
+        "model": run.model.name,
+        "problems": run.problem_set,
+        "config": json.dumps(run.settings, indent=2),
+        **folder.versions,
+    }
+    page = report.write_report(folder.path, rows, meta, folder.lines())
+    if single:
+        terminal.print_answer(next(folder.lines())["final_response"])
+    terminal.print_table(rows, counts, report=page, results=folder.results)
+    failed = [count for (kind, _), count in counts.reasons.items() if kind == "episode"]
+    if sum(failed) == counts.episodes:
+        reason = next(reason for (kind, reason), _ in counts.reasons.most_common() if kind == "episode")
+        raise LabError(f"all {counts.episodes} episodes failed, most often with: {reason}")
+
+
+def _cancel_on_sigterm() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+@contextlib.asynccontextmanager
+async def _opened(path: Path) -> AsyncIterator[Store]:
+    store = await Store.open(path)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for failure in group.exceptions:
+        if isinstance(failure, BaseExceptionGroup):
+            yield from _leaves(failure)
+        else:
+            yield failure

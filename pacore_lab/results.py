@@ -1,0 +1,131 @@
+"""The run folder: settings and versions, `results.jsonl` as it grows, `summary.json` at the end."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from pacore_lab.errors import ConfigError
+
+_PACKAGES = ("pacore-lab", "torch", "transformers", "vllm", "sglang", "hydra-core", "math-verify", "numpy", "scipy")
+
+
+class RunFolder:
+    """One run's output. `check` reads only; `open` creates, locks and takes up what an earlier run finished."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.settings = dict(settings)
+        self.versions: dict[str, Any] = {}
+        self.done: set[tuple[str, int]] = set()
+        self._lock: IO[str] | None = None
+        self._results: IO[str] | None = None
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.jsonl"
+
+    def check(self) -> None:
+        """Raises ConfigError if the folder holds a run with other settings, or something that is no run."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"out={self.path} is a file; name a folder")
+        file = self.path / "settings.json"
+        if not file.exists():
+            if self.results.exists():
+                raise ConfigError(f"out={self.path} holds a results.jsonl that is not of this lab; name another folder")
+            return
+        old = json.loads(file.read_text())
+        new = self.settings
+        differing = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+        if differing:
+            shown = "; ".join(differing[:3])[:400]
+            raise ConfigError(f"out={self.path} holds a run with other settings ({shown}); name another out=FOLDER")
+
+    def open(self, versions: Mapping[str, Any]) -> None:
+        """Raises ConfigError if another process is writing there."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise ConfigError(f"out={self.path} cannot be written ({error.strerror}); name another folder") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another process"
+            raise ConfigError(f"out={self.path} is being written by {holder}; wait for it or name another") from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} ({' '.join(sys.argv)[:200]})")
+        self._lock.flush()
+        write_json(self.path / "settings.json", self.settings)
+        self.versions = dict(versions)
+        write_json(self.path / "versions.json", versions)
+        self._take_up()
+        self._results = self.results.open("a", encoding="utf-8")
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        assert self._results is not None
+        self._results.write(json.dumps(line) + "\n")
+        self._results.flush()
+        self.done.add((line["request_id"], line["repeat"]))
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """All finished episodes; a line that was cut by a kill is left out."""
+        with self.results.open(encoding="utf-8", errors="replace") as file:
+            for text in file:
+                try:
+                    yield json.loads(text)
+                except json.JSONDecodeError:
+                    continue
+
+    def close(self) -> None:
+        if self._results is not None:
+            self._results.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _take_up(self) -> None:
+        """Keep the finished lines of an earlier run; failed and cut ones are done again."""
+        if not self.results.exists():
+            return
+        kept = self.results.with_suffix(".tmp")
+        with kept.open("w", encoding="utf-8") as file:
+            for line in self.lines():
+                if line["error"] is None:
+                    self.done.add((line["request_id"], line["repeat"]))
+                    file.write(json.dumps(line) + "\n")
+        os.replace(kept, self.results)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def versions(backend: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader needs to repeat the run, besides its settings."""
+    installed = {}
+    for name in _PACKAGES:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    root = Path(__file__).resolve().parent.parent
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True)
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "commit": git.stdout.strip() or None,
+        "packages": installed,
+        "backend": dict(backend),
+    }

@@ -1,0 +1,47 @@
+"""The tail of each trajectory, thinking included (as Markovian RSA carries it, arXiv 2509.26626)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pacore_lab.types import Message, Trajectory
+from strategies.compaction.whole import whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastTokens:
+    """The last n tokens, counted by `tokenizer` (a folder or hub id). A tokenizer that cannot be loaded: ValueError."""
+
+    n: int
+    tokenizer: str | None
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"strategy.compaction.n is {self.n}; it must be 1 or more")
+        if self.tokenizer is None:
+            raise ValueError(
+                "strategy.compaction.tokenizer is not set and the model has no path; name the folder or hub id of its "
+                "tokenizer, since last_tokens counts tokens"
+            )
+        _ = self._load  # a wrong path is refused before the run starts
+
+    @cached_property
+    def _load(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.tokenizer)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"strategy.compaction.tokenizer={self.tokenizer} cannot be loaded: {reason}") from None
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
+        return tuple(Message(text=self._tail(whole(t)), sources=(t.id,)) for t in trajectories if t.content)
+
+    def _tail(self, text: str) -> str:
+        encoding = self._load(text, add_special_tokens=False, return_offsets_mapping=True)
+        starts = [start for start, _ in encoding["offset_mapping"]]
+        return text if len(starts) <= self.n else text[starts[-self.n] :]

@@ -1,0 +1,29 @@
+"""A random subset of the messages: fewer references at the price of the same samples."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pacore_lab.interfaces import Compaction
+from pacore_lab.types import Message, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomK:
+    """k of the messages that `of` makes, in their order; all of them where there are fewer."""
+
+    k: int
+    of: Compaction
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"strategy.compaction.k is {self.k}; it must be 1 or more")
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
+        messages = self.of(trajectories)
+        draw = random.Random(f"{self.seed}:{sorted(t.id for t in trajectories)}")
+        kept = draw.sample(range(len(messages)), min(self.k, len(messages)))
+        return tuple(messages[i] for i in sorted(kept))

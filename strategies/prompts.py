@@ -1,0 +1,76 @@
+"""P(x, M): how the messages of a round are put before the model in the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jinja2
+
+from pacore_lab.types import ChatMessage, Message, Problem, Prompt, text_of
+
+# The wire format the published checkpoint was trained on (arXiv 2601.05593, Table 6). Every byte counts.
+PUBLISHED = """\
+You are given a problem and a list of reference responses. Your job is to analyze these references and provide your own response.
+
+Original Problem:
+{{ original_prompt }}
+
+Reference Responses:
+{% for response in ref_responses %}
+Reference {{ loop.index }}:
+{{ response }}
+{% endfor %}
+
+Now, based on the original problem and reference responses above, please provide your own comprehensive solution.
+"""  # noqa: E501
+
+UNNUMBERED = PUBLISHED.replace("Reference {{ loop.index }}:", "Reference:")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """Renders `template` (Jinja2; `original_prompt`, `ref_responses`) into the last user turn; all else stays.
+
+    Model text is data there: a response that holds `{{ x }}` arrives literally. Without messages the problem goes
+    in unmodified. Of a list-shaped turn, the text parts are the problem, other parts are kept behind the text.
+    Raises ValueError for a conversation without a user turn.
+    """
+
+    template: str = PUBLISHED
+
+    @cached_property
+    def _compiled(self) -> jinja2.Template:
+        return jinja2.Environment().from_string(self.template)
+
+    def __call__(self, problem: Problem, messages: Sequence[Message]) -> Prompt:
+        if not messages:
+            return problem.messages
+        turns = list(problem.messages)
+        last = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=None)
+        if last is None:
+            raise ValueError(f"problem {problem.id} has no user turn to put the references into")
+        text = self._compiled.render(
+            original_prompt=text_of(turns[last]["content"]), ref_responses=[message.text for message in messages]
+        )
+        turns[last] = _with_text(turns[last], text)
+        return tuple(turns)
+
+
+def _with_text(turn: ChatMessage, text: str) -> ChatMessage:
+    content = turn["content"]
+    others = [part for part in content if part.get("type", "text") != "text"] if isinstance(content, list) else []
+    shaped: str | list[dict[str, Any]] = [{"type": "text", "text": text}, *others] if others else text
+    return {**turn, "content": shaped}
+
+
+def published() -> Template:
+    """The published prompt."""
+    return Template()
+
+
+def unnumbered() -> Template:
+    """The published prompt with the references' numbers left out."""
+    return Template(template=UNNUMBERED)
