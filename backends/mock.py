@@ -44,7 +44,7 @@ class Mock:
     async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
         key = hashlib.sha256(json.dumps([request.prompt, request.seed]).encode()).digest()
         number = int.from_bytes(key[:8], "big")
-        thought = (key.hex() * (self.characters // 64 + 1))[: self.characters]
+        thought = hashlib.shake_256(key).hexdigest(self.characters // 2 + 1)[: self.characters]
         text = f"<think>{thought}</think>\n\n\\boxed{{{number % self.answers}}}"
         pieces = [text[i : i + 64] for i in range(0, len(text), 64)]
         if on_chunk is not None:

@@ -1,0 +1,98 @@
+"""Answers as text: finding the last box, and the form in which two spellings of one answer are the same string.
+
+Nothing here evaluates anything, and everything is linear in the length of the text, whatever the text is.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_CHARS = 4000
+"""A longer answer is no longer read as mathematics: it equals only the same text."""
+
+_BOX_TOKEN = re.compile(
+    r"(?P<box>\\{1,2}(?:boxed|fbox)(?![a-zA-Z]))\s*(?:(?P<open>\{)|(?P<bare>[+-]?\d[\d.,/]*|[A-Z](?![A-Za-z])))?"
+    r"|\\[\s\S]"  # an escaped character: \{ and \} do not nest
+    r"|(?P<brace>[{}])"
+)
+
+
+def last_box(text: str) -> str | None:
+    r"""What the last non-empty `\boxed{...}` or `\fbox{...}` with balanced braces holds; `\boxed 5` counts too.
+
+    "Last" goes by where a box opens, so of nested boxes the innermost counts. One pass, no recursion.
+    """
+    if "boxed" not in text and "fbox" not in text:
+        return None
+    found, found_at = None, -1
+    open_braces: list[tuple[int, int]] = []  # where the content starts; where its box does, -1 for a plain brace
+    for token in _BOX_TOKEN.finditer(text):
+        if token["open"]:
+            open_braces.append((token.end(), token.start()))
+        elif token["bare"]:
+            found, found_at = token["bare"].rstrip(".,/"), token.start()
+        elif token["brace"] == "{":
+            open_braces.append((token.end(), -1))
+        elif token["brace"] == "}" and open_braces:
+            start, box = open_braces.pop()
+            if box > found_at and (content := text[start : token.start()].strip()):
+                found, found_at = content, box
+    return found
+
+
+_SIGNS = {
+    **dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-"),
+    **dict.fromkeys("\u2009\u202f", r"\,"),
+    **dict.fromkeys("\u00a0\u200a\u2002\u2003", " "),
+    **dict.fromkeys("\u200b\u2060\ufeff", ""),
+    **{"²": "^{2}", "³": "^{3}", "π": r"\pi ", "∞": r"\infty ", "×": r"\times ", "·": r"\cdot ", "°": r"^{\circ}"},
+    **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∈": r"\in ", "∅": r"\emptyset "},
+}
+_UNICODE = str.maketrans(_SIGNS)
+_PLAIN_PI = re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])")
+_NO_INK = re.compile(r"\\!|\\(?:left|right|displaystyle)(?![a-zA-Z])")
+_THIN_SPACE_IN_NUMBER = re.compile(r"(?<=\d)(?:\\[,;: ]|~)(?=\d{3}(?!\d))")
+_SPACING = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])")
+_FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+_UPRIGHT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}")
+_SYNONYM = re.compile(r"\\(?:leq|geq|neq)(?![a-zA-Z])|\\degree(?![a-zA-Z])|\^\\circ(?![a-zA-Z])|\\%")
+_SYNONYMS = {r"\leq": r"\le", r"\geq": r"\ge", r"\neq": r"\ne", r"\%": "%"}
+_KEPT_SPACE = re.compile(r"((?<=\d) (?=\d)|(?<=[^\W\d_]) (?=[^\W\d_])|(?<=\d,) (?=\d{3}(?!\d)))| ")
+_WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed{", "}"))
+
+
+def unwrap(answer: str) -> str:
+    r"""The answer without what only surrounds it: `$`, `\(`, `\[`, another box, a final full stop."""
+    answer = answer.strip()
+    for _ in range(3):
+        for left, right in _WRAPPERS:
+            inner = answer[len(left) : -len(right)]
+            if answer.startswith(left) and answer.endswith(right) and inner and left not in inner:
+                answer = inner.strip()
+        if answer.endswith(".") and not answer.endswith((r"\.", "..")):
+            answer = answer[:-1].rstrip()
+    return answer
+
+
+def latex(answer: str) -> str:
+    """The answer as math-verify should read it: unwrapped, Unicode signs as LaTeX commands, a plain `pi` as one."""
+    return _PLAIN_PI.sub(r"\\pi ", unwrap(answer).translate(_UNICODE))
+
+
+def tidy(answer: str) -> str:
+    r"""One spelling of LaTeX spacing, fractions, `\text{...}` and signs, with single spaces.
+
+    A thin space inside a number (`1\,234`) goes; an ordinary one never joins digits, "1 234" may be two numbers.
+    """
+    if len(answer) > MAX_CHARS:
+        return " ".join(answer.split())
+    answer = _NO_INK.sub("", latex(answer)).removeprefix(r"\$").removeprefix("$")
+    answer = _SPACING.sub(" ", _THIN_SPACE_IN_NUMBER.sub("", answer))
+    answer = _UPRIGHT.sub(r" \1 ", _FRACTION.sub(r"\\frac", answer))
+    answer = _SYNONYM.sub(lambda found: _SYNONYMS.get(found[0], r"^{\circ}"), answer).replace("{,}", ",")
+    return " ".join(answer.split())
+
+
+def compact(tidied: str) -> str:
+    """`tidy` text without the spaces that mean nothing. Those that keep "1 2", "1, 234" and "a b" apart stay."""
+    return _KEPT_SPACE.sub(lambda space: space[1] or "", tidied)
