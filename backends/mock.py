@@ -46,15 +46,16 @@ class Mock:
         number = int.from_bytes(key[:8], "big")
         thought = hashlib.shake_256(key).hexdigest(self.characters // 2 + 1)[: self.characters]
         text = f"<think>{thought}</think>\n\n\\boxed{{{number % self.answers}}}"
-        pieces = [text[i : i + 64] for i in range(0, len(text), 64)]
+        wait = self.delay * 2 * (number % 1000) / 1000
         if on_chunk is not None:
+            pieces = [text[i : i + 64] for i in range(0, len(text), 64)]
             for piece in pieces:
-                await asyncio.sleep(self.delay * 2 * (number % 1000) / 1000 / len(pieces))
-                on_chunk(Chunk(text=piece, tokens=16))
-        elif self.delay:
-            await asyncio.sleep(self.delay * 2 * (number % 1000) / 1000)
+                await asyncio.sleep(wait / len(pieces))
+                on_chunk(Chunk(text=piece, tokens=len(piece) // 4))
+        elif wait:
+            await asyncio.sleep(wait)
         prompt_tokens = sum(len(json.dumps(turn)) for turn in request.prompt) // 4
-        return Completion(content=text, prompt_tokens=prompt_tokens, generated_tokens=16 * len(pieces))
+        return Completion(content=text, prompt_tokens=prompt_tokens, generated_tokens=len(text) // 4)
 
     async def close(self) -> None:
         pass

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -46,7 +47,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleName:
     """What names a sample: the same name is the same draw, in every strategy and every run."""
 
@@ -58,15 +59,18 @@ class SampleName:
     repeat: int
     index: int
 
-    @property
+    @cached_property
     def id(self) -> str:
-        return digest(asdict(self))
+        return digest([self.fingerprint, *self._draw])
 
-    @property
+    @cached_property
     def engine_seed(self) -> int:
         """63 bits for the engine; free of the fingerprint, so that engines can be compared on the same seeds."""
-        key = (self.prompt, self.params, self.seed, self.problem, self.repeat, self.index)
-        return int(digest(key), 16) & (2**63 - 1)
+        return int(digest(self._draw), 16) & (2**63 - 1)
+
+    @property
+    def _draw(self) -> tuple[str | int, ...]:
+        return (self.prompt, self.params, self.seed, self.problem, self.repeat, self.index)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -83,7 +83,7 @@ class JSONL:
         except json.JSONDecodeError as error:
             self._refuse(number, f"not JSON: {error.msg} at column {error.colno}; write one JSON object per line")
         except (ValueError, RecursionError) as error:  # NaN, an integer of 5000 digits, brackets 1000 deep
-            self._refuse(number, f"not usable JSON: {error}; write such a value as text")
+            self._refuse(number, f"not usable JSON: {str(error).partition(';')[0]}; write the value as text")
         if not isinstance(record, dict):
             self._refuse(number, f"a JSON {type(record).__name__}, not an object; write one {{...}} per line")
         if "\\ud" in line.lower() and _has_half_characters(record):
@@ -121,7 +121,8 @@ class JSONL:
             if isinstance(content, list):
                 if not all(_is_part(part) for part in content):
                     self._refuse(
-                        number, f'messages[{place}].content: a part is not like {{"type": "text", "text": "..."}}'
+                        number,
+                        f'messages[{place}].content: a part is malformed; write {{"type": "text", "text": "..."}}',
                     )
             elif not isinstance(content, str):
                 self._refuse(number, f"messages[{place}].content is {_short(content)}; give a text or a list of parts")
