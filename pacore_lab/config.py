@@ -10,12 +10,16 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ParamSpec
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,6 +50,15 @@ class Config:
     store: str = "outputs/store.sqlite"
 
 
+class Extensions(SearchPathPlugin):
+    """Installed packages add their `conf/` folder by an entry point of the group `pacore_lab` (CONTRIBUTING.md)."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for point in entry_points(group="pacore_lab"):
+            search_path.append(provider=point.name, path=f"pkg://{point.value}.conf")
+
+
+Plugins.instance().register(Extensions)
 ConfigStore.instance().store(name="schema", node=Config)
 OmegaConf.register_new_resolver("repo", lambda path: str(_ROOT / path), replace=True)
 

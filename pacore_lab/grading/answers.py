@@ -49,7 +49,7 @@ _SIGNS = {
     **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∈": r"\in ", "∅": r"\emptyset "},
 }
 _UNICODE = str.maketrans(_SIGNS)
-_PLAIN_PI = re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])")
+_PLAIN_COMMAND = re.compile(r"(?<![a-zA-Z\\])(?<!text\{)(?<!rm\{)(?<!name\{)(pi|sin|cos|tan|cot|ln|log)(?![a-zA-Z])")
 _NO_INK = re.compile(r"\\!|\\(?:left|right|displaystyle)(?![a-zA-Z])")
 _THIN_SPACE_IN_NUMBER = re.compile(r"(?<=\d)(?:\\[,;: ]|~)(?=\d{3}(?!\d))")
 _SPACING = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])")
@@ -75,8 +75,8 @@ def unwrap(answer: str) -> str:
 
 
 def latex(answer: str) -> str:
-    """The answer as math-verify should read it: unwrapped, Unicode signs as LaTeX commands, a plain `pi` as one."""
-    return _PLAIN_PI.sub(r"\\pi ", unwrap(answer).translate(_UNICODE))
+    """The answer as math-verify should read it: unwrapped; Unicode signs, a plain `pi` or `sin` as LaTeX commands."""
+    return _PLAIN_COMMAND.sub(r"\\\1 ", unwrap(answer).translate(_UNICODE))
 
 
 def tidy(answer: str) -> str:

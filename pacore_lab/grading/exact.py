@@ -86,12 +86,17 @@ def decide(gold: Form, answer: Form) -> bool | None:
     """Whether two answers are the same, None where it takes algebra to tell.
 
     Numbers compare exactly. A percentage equals only a percentage. Other units must agree where both sides have one;
-    a bare number equals the same number with any unit, as in math-verify. Units are not converted: 1 m is not 100 cm.
+    a bare number equals the same number with a unit of measurement, as in math-verify, which is asked about other words
+    ("5 apples", "5 million"). Units are not converted: 1 m is not 100 cm.
     """
     if gold.key == answer.key:
         return True
     if gold.value is not None and answer.value is not None:
-        return gold.value == answer.value and "" in (gold.unit, answer.unit) and "%" not in (gold.unit, answer.unit)
+        named = gold.unit or answer.unit  # the keys differ, so where the units agree the values do not
+        if named == "%" or (gold.unit and answer.unit) or not named:
+            return False
+        if named.rstrip("^0123456789") in _UNITS:
+            return gold.value == answer.value
     return None if gold.algebra and answer.algebra else False
 
 

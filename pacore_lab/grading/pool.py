@@ -21,6 +21,7 @@ from pathlib import Path
 START_TIMEOUT = 120.0
 """Seconds for a worker to import math-verify on a busy machine; not part of a grading's time."""
 MAX_REMEMBERED = 100_000
+INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 
 
 class Ungraded(Exception):
@@ -31,8 +32,8 @@ class TimedOut(Ungraded):
     """No verdict in time. Remembered, so that one hostile answer sampled 500 times costs its timeout once."""
 
 
-class Died(Ungraded):
-    """The process ended by itself or was killed from outside."""
+class Failed(Ungraded):
+    """The process died, was killed from outside, or ran out of memory."""
 
 
 class Worker:
@@ -46,7 +47,11 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
+            env={
+                **{name: os.environ[name] for name in INHERITED if name in os.environ},
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "PYTHONHASHSEED": "0",
+            },
         )
         self._received = b""
 
@@ -66,7 +71,7 @@ class Worker:
             self._process.stdin.write(request.encode())
             self._process.stdin.flush()
         except OSError as error:
-            raise Died("grader process died") from error
+            raise Failed("grader process died") from error
         return self._receive(timeout, "grader timed out after")
 
     def kill(self) -> None:
@@ -92,12 +97,12 @@ class Worker:
                     raise TimedOut(f"{late} {timeout:g} s")
                 chunk = os.read(self._process.stdout.fileno(), 65536)
                 if not chunk:
-                    raise Died("grader process died")
+                    raise Failed("grader process died")
                 self._received += chunk
         line, _, self._received = self._received.partition(b"\n")
         verdict = json.loads(line)
         if "error" in verdict:
-            raise Ungraded(verdict["error"])
+            raise Failed(verdict["error"])
         return bool(verdict["equal"])
 
 
@@ -155,7 +160,7 @@ class Pool:
     def _ask(self, question: tuple[str, str, bool]) -> bool:
         try:
             return self._ask_once(question)
-        except Died:  # perhaps before it was asked, and through no fault of this question
+        except Failed:  # perhaps through no fault of this question: killed while idle, memory used up by others
             return self._ask_once(question)
 
     def _ask_once(self, question: tuple[str, str, bool]) -> bool:
@@ -176,7 +181,10 @@ class Pool:
                 if self._executor is None:
                     raise Ungraded("grader was closed")
                 new = not self._idle
-                worker = Worker(self._memory_mb) if new else self._idle.pop()
+                try:
+                    worker = Worker(self._memory_mb) if new else self._idle.pop()
+                except OSError as error:  # no memory, no free descriptor
+                    raise Ungraded(f"grader did not start: {error}") from error
                 self._started.add(worker)
             if new:
                 break
