@@ -76,6 +76,7 @@ class Answer:
             prompt_tokens=self.prompt_tokens,
             generated_tokens=self.tokens if self.generated_tokens is None else self.generated_tokens,
             cached_tokens=self.cached_tokens,
+            counted=self.generated_tokens is not None,
             max_tokens=max_tokens,
             mean_logprob=math.fsum(scores) / len(scores) if scores else None,
             window_logprobs=tuple(math.fsum(window) / len(window) for window in windows) if windows else None,

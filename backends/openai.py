@@ -37,7 +37,6 @@ class _Live:
     session: aiohttp.ClientSession | None = None
     key: str = ""
     context_length: int | None = None
-    warned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class OpenAI:
     extra_body: further fields of every request (`{"top_k": 20}`); they are part of the fingerprint.
 
     Without `usage` from the server, tokens are counted by log-probabilities, else by chunks of a stream, else not at
-    all: `generated_tokens` is then 0 beside a text that is not empty, which is logged once.
+    all; `counted` is then False.
     """
 
     model: Model
@@ -144,9 +143,6 @@ class OpenAI:
         text = completion.content or completion.reasoning
         if text and request.params.logprobs and completion.mean_logprob is None:
             raise EngineDead(f"{self.root} returns no log-probabilities; set model.logprobs=false")
-        if text and not completion.generated_tokens and not self._live.warned:
-            self._live.warned = True
-            log.warning("%s reports no usage: generated tokens are not known and are recorded as 0", self.root)
         return completion
 
     async def close(self) -> None:

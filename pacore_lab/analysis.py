@@ -93,6 +93,7 @@ class Tally:
     sampled: int = 0
     reused: int = 0
     truncated: int = 0
+    uncounted: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, line: Line) -> None:
@@ -101,10 +102,11 @@ class Tally:
         self.reused += line["tokens"]["reused"]
         if line["error"] is not None:
             self._blame("episode", line["error"])
-        elif line["grade"]["score"] is None:
+        elif line["grade"]["score"] is None and line["ground_truth"] is not None:
             self._blame("ungraded", line["grade"]["reason"])
         for trajectory in (t for round_ in line["trajectories"] for t in round_):
             self.truncated += trajectory["finish_reason"] == "length"
+            self.uncounted += trajectory["error"] is None and not trajectory["counted"]
             if trajectory["error"] not in (None, "aborted"):  # a strategy aborts on purpose; that is not a fault
                 self._blame("trajectory", trajectory["error"])
 

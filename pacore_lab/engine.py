@@ -143,7 +143,12 @@ def _conclude(run: Run, folder: results.RunFolder, seconds: float, *, single: bo
     summary = {
         "strategy": run.name,
         "rows": [asdict(row) for row in rows],
-        "trajectories": {"sampled": counts.sampled, "reused": counts.reused, "truncated": counts.truncated},
+        "trajectories": {
+            "sampled": counts.sampled,
+            "reused": counts.reused,
+            "truncated": counts.truncated,
+            "uncounted": counts.uncounted,
+        },
         "reasons": [{"kind": k, "reason": r, "count": n} for (k, r), n in counts.reasons.most_common()],
         "seconds": seconds,
     }

@@ -116,6 +116,7 @@ def _facts(trajectory: Trajectory, item: Drawn) -> dict[str, Any]:
         "finish_reason": done.finish_reason,
         "error": trajectory.error,
         "tokens": done.generated_tokens,
+        "counted": done.counted,
         "reused": item.reused,
         "clamped": done.clamped,
     }

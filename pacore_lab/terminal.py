@@ -164,7 +164,10 @@ def print_table(
 
 def drawn(tally: Tally) -> str:
     cut = f", {tally.truncated} cut off at the token limit" if tally.truncated else ""
-    return f"{tally.sampled:,} trajectories sampled, {tally.reused:,} reused from the store{cut}"
+    blind = (
+        f", {tally.uncounted:,} without a token count from the server: TTC is a lower bound" if tally.uncounted else ""
+    )
+    return f"{tally.sampled:,} trajectories sampled, {tally.reused:,} reused from the store{cut}{blind}"
 
 
 def missing(rows: Sequence[Row]) -> list[str]:

@@ -91,6 +91,7 @@ class Completion:
     content: the answer as the engine gave it, `<think>` part included unless a reasoning parser split it off.
     reasoning: the part a reasoning parser split off, else "".
     finish_reason: "stop", "length", or whatever else the engine said.
+    counted: False where the server gave no token count: its token figures are then lower bounds.
     max_tokens: the bound after clamping to the context, None where the backend leaves it to the engine.
     mean_logprob, window_logprobs: of the chosen tokens (natural log), per window of 64 tokens; None unless asked for.
     """
@@ -101,6 +102,7 @@ class Completion:
     prompt_tokens: int = 0
     generated_tokens: int = 0
     cached_tokens: int = 0
+    counted: bool = True
     max_tokens: int | None = None
     clamped: bool = False
     mean_logprob: float | None = None

@@ -16,7 +16,15 @@ def line(
 ) -> dict[str, Any]:
     """One line of results.jsonl as the engine writes it: K = [4], four trajectories and the final one."""
     drawn = [
-        {"id": f"t{i}", "index": i, "finish_reason": "stop", "error": None, "tokens": 100, "reused": False}
+        {
+            "id": f"t{i}",
+            "index": i,
+            "finish_reason": "stop",
+            "error": None,
+            "tokens": 100,
+            "counted": True,
+            "reused": False,
+        }
         for i in range(5)
     ]
     return {

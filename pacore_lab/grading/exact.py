@@ -16,7 +16,8 @@ _INTEGER = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)"
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]?)(?:"
     rf"(?P<decimal>{_INTEGER}(?:\.\d*)?|\.\d+)"
-    r"(?:[eE](?P<e>[+-]?\d{1,4})|\\(?:times|cdot)10\^(?:\{(?P<power>[+-]?\d{1,4})\}|(?P<digit>\d)))?"
+    r"(?:\\(?:overline|bar)\{(?P<period>\d+)\}"
+    r"|[eE](?P<e>[+-]?\d{1,4})|\\(?:times|cdot)10\^(?:\{(?P<power>[+-]?\d{1,4})\}|(?P<digit>\d)))?"
     rf"|(?:(?P<whole>\d+)(?: (?=\d)|(?=\\)))?(?:"
     rf"\\frac(?:\{{(?P<above>-?{_INTEGER})\}}|(?P<above1>\d))(?:\{{(?P<below>-?{_INTEGER})\}}|(?P<below1>\d))"
     rf"|(?P<a>{_INTEGER})/(?P<b>{_INTEGER})))",
@@ -95,19 +96,23 @@ def decide(gold: Form, answer: Form) -> bool | None:
         named = gold.unit or answer.unit  # the keys differ, so where the units agree the values do not
         if named == "%" or (gold.unit and answer.unit) or not named:
             return False
-        if named.rstrip("^0123456789") in _UNITS:
+        if all(part.rstrip("^-0123456789") in _UNITS for part in re.split("[/*]", named)):
             return gold.value == answer.value
     return None if gold.algebra and answer.algebra else False
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of `compact` text: an integer, decimal, power-of-ten notation, fraction or mixed number."""
+    """The exact value of `compact` text: an integer, (repeating) decimal, fraction, mixed number, or a power of ten."""
     if len(text) > MAX_CHARS or not (found := _NUMBER.fullmatch(text)):
         return None
     sign = -1 if found["sign"] == "-" else 1
     if found["decimal"]:
+        value, (_, dot, places) = Fraction(found["decimal"].replace(",", "")), found["decimal"].partition(".")
+        if found["period"]:
+            repeated = Fraction(int(found["period"]), 10 ** len(places) * (10 ** len(found["period"]) - 1))
+            return sign * (value + repeated) if dot else None
         exponent = int(found["e"] or found["power"] or found["digit"] or 0)
-        return sign * Fraction(found["decimal"].replace(",", "")) * Fraction(10) ** exponent
+        return sign * value * Fraction(10) ** exponent
     above = int((found["above"] or found["above1"] or found["a"]).replace(",", ""))
     below = int((found["below"] or found["below1"] or found["b"]).replace(",", ""))
     if below == 0 or (found["whole"] and not 0 <= above < below):
