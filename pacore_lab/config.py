@@ -114,6 +114,8 @@ def one_line_errors(function: Callable[P, None]) -> Callable[P, None]:
         except (KeyboardInterrupt, asyncio.CancelledError):
             print("interrupted; what was sampled is stored, the same command resumes", file=sys.stderr)
             sys.exit(130)
+        except BrokenPipeError:  # python run.py --help | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return wrapped
 

@@ -111,9 +111,9 @@ def test_tally_counts_by_reason() -> None:
     cut = line("c", score=None)
     cut["trajectories"] = [
         [
-            {"finish_reason": "length", "error": None},
-            {"finish_reason": "", "error": "failed: reset"},
-            {"finish_reason": "", "error": "aborted"},
+            {"finish_reason": "length", "error": None, "counted": True},
+            {"finish_reason": "", "error": "failed: reset", "counted": True},
+            {"finish_reason": "", "error": "aborted", "counted": True},
         ]
     ]
     counts = tally([line("a"), late, cut])
