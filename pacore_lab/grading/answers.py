@@ -50,10 +50,12 @@ _SIGNS = {
 }
 _UNICODE = str.maketrans(_SIGNS)
 _PLAIN_COMMAND = re.compile(r"(?<![a-zA-Z\\])(?<!text\{)(?<!rm\{)(?<!name\{)(pi|sin|cos|tan|cot|ln|log)(?![a-zA-Z])")
+_FINAL_FACTOR = re.compile(r"((?<![a-zA-Z\d])\d+|\})(?![ie]$)([a-zA-Z]{1,3})$")
 _NO_INK = re.compile(r"\\!|\\(?:left|right|displaystyle)(?![a-zA-Z])")
 _THIN_SPACE_IN_NUMBER = re.compile(r"(?<=\d)(?:\\[,;: ]|~)(?=\d{3}(?!\d))")
 _SPACING = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])")
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+_SHORT_FRACTION = re.compile(r"\\frac ?(\d) ?([\da-zA-Z])")
 _UPRIGHT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}")
 _SYNONYM = re.compile(r"\\(?:leq|geq|neq)(?![a-zA-Z])|\\degree(?![a-zA-Z])|\^\\circ(?![a-zA-Z])|\\%")
 _SYNONYMS = {r"\leq": r"\le", r"\geq": r"\ge", r"\neq": r"\ne", r"\%": "%"}
@@ -74,9 +76,15 @@ def unwrap(answer: str) -> str:
     return answer
 
 
+def plain(answer: str) -> str:
+    r"""The answer unwrapped; Unicode signs, a plain `pi` or `sin` as LaTeX commands; `\dfrac12` as `\frac{1}{2}`."""
+    answer = _PLAIN_COMMAND.sub(r"\\\1 ", unwrap(answer).translate(_UNICODE))
+    return _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", _FRACTION.sub(r"\\frac", answer))
+
+
 def latex(answer: str) -> str:
-    """The answer as math-verify should read it: unwrapped; Unicode signs, a plain `pi` or `sin` as LaTeX commands."""
-    return _PLAIN_COMMAND.sub(r"\\\1 ", unwrap(answer).translate(_UNICODE))
+    """The answer as math-verify should read it. It takes a final "m" for a unit, and n+2m for n+2."""
+    return _FINAL_FACTOR.sub(r"\1\\cdot{\2}", plain(answer))
 
 
 def tidy(answer: str) -> str:
@@ -86,9 +94,9 @@ def tidy(answer: str) -> str:
     """
     if len(answer) > MAX_CHARS:
         return " ".join(answer.split())
-    answer = _NO_INK.sub("", latex(answer)).removeprefix(r"\$").removeprefix("$")
+    answer = _NO_INK.sub("", plain(answer)).removeprefix(r"\$").removeprefix("$")
     answer = _SPACING.sub(" ", _THIN_SPACE_IN_NUMBER.sub("", answer))
-    answer = _UPRIGHT.sub(r" \1 ", _FRACTION.sub(r"\\frac", answer))
+    answer = _UPRIGHT.sub(r" \1 ", answer)
     answer = _SYNONYM.sub(lambda found: _SYNONYMS.get(found[0], r"^{\circ}"), answer).replace("{,}", ",")
     return " ".join(answer.split())
 

@@ -26,8 +26,8 @@ _NUMBER = re.compile(
 _QUANTITY = re.compile(r"(?P<number>\S*?[\d}])(?P<gap> ?)(?P<unit>[^\W\d_](?:[^\W\d_]|[ /*]|\^\{?-?\d\}?)*)")
 _EXPONENT = re.compile(r"\^\{?-?\d\}?")
 _NO_BRACES_OR_SPACES = str.maketrans("", "", "{} ")
-# Short units are known by name, so that "2 xy" stays a product; after a space any word of four letters is a unit too
-# ("5 apples"). The first spelling of a row stands for the others; elsewhere a plural equals its singular.
+# Short units are known by name, so that "2 xy" stays a product; any word of four letters is a unit too ("5 apples").
+# The first spelling of a row stands for the others; elsewhere a plural equals its singular.
 _SPELLINGS = [
     ["m", "meter", "meters", "metre", "metres"],
     ["cm", "centimeter", "centimeters", "centimetre", "centimetres"],
@@ -44,6 +44,7 @@ _SPELLINGS = [
     *([unit] for unit in ("ms", "mg", "ml", "mL", "yd", "mi", "mph", "N", "J", "kJ", "W", "kW", "V", "A", "Pa", "mol")),
 ]
 _UNITS = {spelling: row[0] for row in _SPELLINGS for spelling in row}
+_GLUED = {"mm", "cm", "km", "kg"}  # "2m" and "2mg" are more often products
 _FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt", "arcsin", "arccos", "arctan", "mod"}
 _WORD = re.compile(r"[^\W\d_]+")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '’.,-]+[^\W\d_]+)*")
@@ -90,7 +91,7 @@ def decide(gold: Form, answer: Form) -> bool | None:
     a bare number equals the same number with a unit of measurement, as in math-verify, which is asked about other words
     ("5 apples", "5 million"). Units are not converted: 1 m is not 100 cm.
     """
-    if gold.key == answer.key:
+    if gold.text == answer.text or gold.key == answer.key:
         return True
     if gold.value is not None and answer.value is not None:
         named = gold.unit or answer.unit  # the keys differ, so where the units agree the values do not
@@ -107,8 +108,9 @@ def number(text: str) -> Fraction | None:
         return None
     sign = -1 if found["sign"] == "-" else 1
     if found["decimal"]:
-        value, (_, dot, places) = Fraction(found["decimal"].replace(",", "")), found["decimal"].partition(".")
+        value = Fraction(found["decimal"].replace(",", ""))
         if found["period"]:
+            _, dot, places = found["decimal"].partition(".")
             repeated = Fraction(int(found["period"]), 10 ** len(places) * (10 ** len(found["period"]) - 1))
             return sign * (value + repeated) if dot else None
         exponent = int(found["e"] or found["power"] or found["digit"] or 0)
@@ -130,7 +132,7 @@ def _quantity(tidied: str, text: str) -> tuple[Fraction | None, str]:
     if found is None:
         return None, ""
     words = re.split(r"[ /*]+", _EXPONENT.sub("", found["unit"]).strip())
-    if not all(word in _UNITS or (found["gap"] and len(word) > 3) for word in words):
+    if not all(word in _UNITS or len(word) > 3 for word in words) or not (found["gap"] or words[0] in _GLUED):
         return None, ""
     unit = _WORD.sub(lambda word: _UNITS.get(word[0], word[0].removesuffix("s")), found["unit"])
     return number(found["number"]), "%" if unit == "percent" else unit.translate(_NO_BRACES_OR_SPACES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pacore_lab.grading.answers import last_box, latex
 from pacore_lab.grading.exact import Form, decide, read
@@ -28,6 +29,12 @@ def _number(keys: Sequence[Hashable]) -> list[int | None]:
     """Classes by first appearance; None stays None."""
     seen: dict[Hashable, int] = {}
     return [None if key is None else seen.setdefault(key, len(seen)) for key in keys]
+
+
+@lru_cache
+def _shared_pool(workers: int, memory_mb: int, timeout: float) -> Pool:
+    """One pool for graders of the same settings: a vote's and the run's, say."""
+    return Pool(workers=workers, memory_mb=memory_mb, timeout=timeout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +64,7 @@ class MathGrader:
             raise ValueError(f"grader.workers is {self.workers}; give 1 or more")
         if self.memory_mb < 256:
             raise ValueError(f"grader.memory_mb is {self.memory_mb}; math-verify needs 256 or more")
-        object.__setattr__(self, "_pool", Pool(workers=self.workers, memory_mb=self.memory_mb, timeout=self.timeout))
+        object.__setattr__(self, "_pool", _shared_pool(self.workers, self.memory_mb, self.timeout))
 
     def extract(self, trajectory: Trajectory) -> str | None:
         return boxed_answer(trajectory)

@@ -132,13 +132,13 @@ class Pool:
         return await asyncio.get_running_loop().run_in_executor(executor, self._equal, gold, answer, mutual)
 
     def close(self) -> None:
-        """End every worker; what is being graded becomes ungraded. A later `equal` starts afresh."""
+        """End every worker; what is being graded, or waits for it, becomes ungraded. A later `equal` starts afresh."""
         with self._lock:
             executor, self._executor = self._executor, None
             for worker in self._started:
                 worker.kill()
         if executor is not None:
-            executor.shutdown(cancel_futures=True)
+            executor.shutdown()  # what still waits finds the pool closed
         self._idle.clear()
         for worker in tuple(self._started):
             self._drop(worker)

@@ -7,6 +7,7 @@ and do not stop a long C call, so they are off: whoever asked kills this process
 
 from __future__ import annotations
 
+import cmath
 import functools
 import json
 import os
@@ -68,10 +69,31 @@ def parsed(answer: str) -> list[Any]:
     return result
 
 
+@functools.lru_cache(maxsize=MAX_PARSED)
+def value(answer: str) -> complex | None:
+    """The numerical value of an answer that is one number, else None."""
+    expressions = parsed(answer)
+    if len(expressions) != 1 or not getattr(expressions[0], "is_number", False):
+        return None
+    try:
+        number = complex(expressions[0].evalf(15))
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    return number if cmath.isfinite(number) else None
+
+
+def far_apart(first: complex, second: complex) -> bool:
+    """Beyond any rounding math-verify forgives (six places): answers without its slow symbolic comparison."""
+    return abs(first - second) > 1e-5 * max(1.0, abs(first), abs(second))
+
+
 def equal(gold: str, answer: str, mutual: bool) -> bool:
     """math-verify's verdict; it is not symmetric, so `mutual` asks it both ways round."""
     from math_verify import verify
 
+    first, second = value(gold), value(answer)
+    if first is not None and second is not None and far_apart(first, second):
+        return False
     left, right = parsed(gold), parsed(answer)
     return bool(verify(left, right, timeout_seconds=None) and (not mutual or verify(right, left, timeout_seconds=None)))
 
