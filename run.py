@@ -15,4 +15,4 @@ def main(settings: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    config.one_line_errors(main)()
+    config.command(main)

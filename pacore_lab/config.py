@@ -65,6 +65,8 @@ OmegaConf.register_new_resolver("repo", lambda path: str(_ROOT / path), replace=
 
 def build(config: DictConfig) -> Run:
     """Instantiate everything (cheap: heavy objects are built later). Raises ConfigError naming the key."""
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ConfigError(f"{missing[0]} is not set; give it on the command line: {missing[0]}=VALUE")
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     places = {key: settings.pop(key) for key in ("out", "store", "concurrency")}
     choices, overrides = _choices()
@@ -120,6 +122,12 @@ def one_line_errors(function: Callable[P, None]) -> Callable[P, None]:
     return wrapped
 
 
+def command(main: Callable[[], None]) -> None:
+    """Run Hydra's main on the command line, with `strategy/schedule=[8,2]` as short for the schedule's widths."""
+    sys.argv[1:] = [re.sub(r"^strategy/schedule=(?=\[)", "strategy.schedule.widths=", word) for word in sys.argv[1:]]
+    one_line_errors(main)()
+
+
 def explain(error: BaseException) -> str:
     """One line. A plug-in's own ValueError is taken out of Hydra's wrapping."""
     while isinstance(error, HydraException) and isinstance(error.__cause__, (LabError, ValueError, HydraException)):
@@ -127,9 +135,7 @@ def explain(error: BaseException) -> str:
     text = str(error)
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(unknown.group(1))
-    if missing := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{missing.group(1)} is not set; give it on the command line: {missing.group(1)}=VALUE"
-    text = text.replace("To append to your default list use", "; to add a group use")
+    text = text.partition("Config search path")[0]
     lines = [line.strip() for line in text.splitlines()]
     return " ".join(
         line for line in lines if line and not line.startswith(("object_type", "reference_type", "Set the env"))

@@ -18,7 +18,8 @@ class Fixed:
     widths: Sequence[int]
 
     def __post_init__(self) -> None:
-        if isinstance(self.widths, str) or not all(isinstance(width, int) and width >= 1 for width in self.widths):
+        listed = isinstance(self.widths, Sequence) and not isinstance(self.widths, str)
+        if not listed or not all(isinstance(width, int) and width >= 1 for width in self.widths):
             raise ValueError(
                 f"strategy.schedule.widths is {self.widths!r}; give whole numbers of 1 or more, e.g. [32,4] "
                 "(the last round of one trajectory is added)"
