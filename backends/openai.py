@@ -37,6 +37,7 @@ class _Live:
     session: aiohttp.ClientSession | None = None
     key: str = ""
     context_length: int | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class OpenAI:
     def fingerprint(self) -> str:
         revision = f"@{self.model.revision}" if self.model.revision else ""
         extra = f":{json.dumps(self._extra(), sort_keys=True)}" if self._extra() else ""
-        return f"openai:{self.root}:{self.model.name}{revision}{extra}"
+        return f"openai:{self._live.weights or self.root}:{self.model.name}{revision}{extra}"
 
     async def start(self) -> None:
         assert self._live.session is None, "started twice"
@@ -214,7 +215,9 @@ class OpenAI:
         if models and self.model.name not in models:
             there = plain(", ".join(map(str, models)))
             raise BackendError(f"{self.root} does not serve {self.model.name!r}; it has {there}: set model.name=")
-        length = models.get(self.model.name, {}).get("max_model_len")
+        weights, length = (models.get(self.model.name, {}).get(key) for key in ("root", "max_model_len"))
+        if isinstance(weights, str) and "/" in weights:  # a path or hub id: the server may move, the samples stay
+            self._live.weights = weights
         if isinstance(length, int) and length > 0:
             self._live.context_length = length
             if self.model.context_length not in (None, length):

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from scipy import stats
 
 Line: TypeAlias = Mapping[str, Any]
 """One parsed line of results.jsonl: one episode, that is one (problem, repeat)."""
@@ -248,4 +247,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _t(problems: int) -> float:
+    from scipy import stats  # a second of every start, were it imported above
+
     return float(stats.t.ppf(0.975, max(problems - 1, 1)))

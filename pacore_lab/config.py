@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -65,10 +65,15 @@ OmegaConf.register_new_resolver("repo", lambda path: str(_ROOT / path), replace=
 
 def build(config: DictConfig) -> Run:
     """Instantiate everything (cheap: heavy objects are built later). Raises ConfigError naming the key."""
+    known = {field.name for field in fields(Config)}
+    for key in sorted(known ^ {str(key) for key in config}):
+        raise ConfigError(_unknown_key(key) if key in config else f"{key} was taken away; leave out ~{key}")
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ConfigError(f"{missing[0]} is not set; give it on the command line: {missing[0]}=VALUE")
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     places = {key: settings.pop(key) for key in ("out", "store", "concurrency")}
+    # Of the backend only its kind is a setting: what else decides the samples is in its fingerprint.
+    settings["backend"] = settings["backend"]["_target_"]
     choices, overrides = _choices()
     parts = {
         key: instantiate(config[key], _convert_="all") for key in ("strategy", "backend", "model", "problems", "grader")
@@ -111,15 +116,21 @@ def one_line_errors(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except (LabError, ValueError, HydraException, OmegaConfBaseException) as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # OmegaConf turns it into an error of its own
+                _interrupted()
             print(f"error: {explain(error)}", file=sys.stderr)
             sys.exit(2)
         except (KeyboardInterrupt, asyncio.CancelledError):
-            print("interrupted; what was sampled is stored, the same command resumes", file=sys.stderr)
-            sys.exit(130)
+            _interrupted()
         except BrokenPipeError:  # python run.py --help | head
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return wrapped
+
+
+def _interrupted() -> NoReturn:
+    print("interrupted; what was sampled is stored, the same command resumes", file=sys.stderr)
+    sys.exit(130)
 
 
 def command(main: Callable[[], None]) -> None:

@@ -144,15 +144,13 @@ class Dispatcher:
         flight.waiters += 1
         return flight
 
-    async def leave(self, flight: Flight) -> None:
-        """The last one to leave an unfinished flight aborts it."""
+    def leave(self, flight: Flight) -> None:
+        """The last one to leave an unfinished flight aborts it; its task ends when the engine has let go."""
         flight.waiters -= 1
         if flight.waiters == 0:
             del self._flights[flight.name.id]
+            flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody asks any more
             flight.task.cancel()  # does nothing to a finished one
-            await asyncio.wait([flight.task])
-            if not flight.task.cancelled():
-                flight.task.exception()  # a failure nobody asked for any more
 
     async def _fly(self, flight: Flight, prompt: Prompt, priority: tuple[int, int], partial: bool) -> Trajectory:
         name, identity = flight.name, flight.name.id

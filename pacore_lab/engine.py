@@ -14,12 +14,12 @@ from typing import Any
 
 from pacore_lab import analysis, report, results, terminal
 from pacore_lab.dispatch import Dispatcher
-from pacore_lab.errors import BackendError, ConfigError, DataError, LabError, StoreError, Unsupported
+from pacore_lab.errors import BackendError, ConfigError, DataError, LabError, StoreError, Unsupported, require_count
 from pacore_lab.interfaces import Backend, Capabilities, Grader, ProblemSet, Strategy
 from pacore_lab.record import line_of
 from pacore_lab.sampler import EpisodeSampler
 from pacore_lab.store import Store
-from pacore_lab.types import Model, Problem
+from pacore_lab.types import Model, Problem, Prompt, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,10 @@ class Run:
 
     def __post_init__(self) -> None:
         for key in ("repeats", "limit", "concurrency", "pool"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ValueError(f"{key} is {value}; it must be 1 or more")
+            if getattr(self, key) is not None:
+                require_count(key, getattr(self, key))
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
 
 
 async def run(run: Run) -> None:
@@ -55,15 +56,18 @@ async def run(run: Run) -> None:
     problems = run.problems.load()[: run.limit]
     if not problems:
         raise DataError("the problem set is empty; check problems=, problems.path and limit")
-    folder = results.RunFolder(run.out, run.settings)
+    await _refuse_small_pool(run, problems[0])
+    folder = results.RunFolder(run.out, run.settings, problems)
     folder.check()
-    started = time.monotonic()
+    started, finished = time.monotonic(), len(folder.done) == len(problems) * run.repeats
     try:
-        await run.backend.start()
-        _refuse_unsupported(run.model, run.backend.capabilities)
-        folder.open(results.versions({"fingerprint": run.backend.fingerprint, **asdict(run.backend.capabilities)}))
-        async with _opened(run.store) as store:
-            await _Episodes(run, folder, store).run(problems)
+        if not finished:
+            await run.backend.start()
+            _refuse_unsupported(run.model, run.backend.capabilities)
+            async with _opened(run.store) as store:
+                fingerprint = run.backend.fingerprint
+                folder.open(results.versions({"fingerprint": fingerprint, **asdict(run.backend.capabilities)}))
+                await _Episodes(run, folder, store).run(problems)
         _conclude(run, folder, time.monotonic() - started, single=len(problems) * run.repeats == 1)
     finally:
         folder.close()
@@ -134,6 +138,35 @@ class _Episodes:
 def _refuse_unsupported(model: Model, capabilities: Capabilities) -> None:
     if model.logprobs and capabilities.logprobs == "none":
         raise Unsupported("model.logprobs=true, but this backend gives no log-probabilities; set it to false")
+
+
+async def _refuse_small_pool(run: Run, problem: Problem) -> None:
+    """Let the strategy ask once, of a sampler that only notes how many it wants."""
+    if run.pool is None:
+        return
+    probe = _Probe()
+    with contextlib.suppress(_Asked):
+        await run.strategy.solve(problem, probe)
+    if run.pool < probe.width:
+        raise ConfigError(f"pool={run.pool} is smaller than the first round of {probe.width}; make it larger, or null")
+
+
+class _Asked(BaseException):
+    """Ends a probed strategy at its first question."""
+
+
+class _Probe:
+    width = 0
+
+    async def sample(self, prompt: Prompt, n: int) -> list[Trajectory]:
+        self.width = n
+        raise _Asked
+
+    @contextlib.asynccontextmanager
+    async def stream(self, prompt: Prompt, n: int) -> AsyncIterator[AsyncIterator[Trajectory]]:
+        self.width = n
+        raise _Asked
+        yield
 
 
 def _conclude(run: Run, folder: results.RunFolder, seconds: float, *, single: bool) -> None:

@@ -14,6 +14,12 @@ LabError                 a message for the user, one line: what, where, how to m
 from __future__ import annotations
 
 
+def require_count(key: str, value: object, least: int = 1) -> None:
+    """Raises ValueError unless `value` is a whole number of `least` or more; `key` is its config key."""
+    if type(value) is not int or value < least:
+        raise ValueError(f"{key} is {value!r}; give a whole number of {least} or more")
+
+
 class LabError(Exception):
     """Shown to the user as one line, without a traceback."""
 

@@ -9,23 +9,26 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from pacore_lab.errors import ConfigError
+from pacore_lab.store import digest
+from pacore_lab.types import Problem
 
 _PACKAGES = ("pacore-lab", "torch", "transformers", "vllm", "sglang", "hydra-core", "math-verify", "numpy", "scipy")
 
 
 class RunFolder:
-    """One run's output. `check` reads only; `open` creates, locks and takes up what an earlier run finished."""
+    """One run's output. `check` reads only and finds what an earlier run finished; `open` creates and locks."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], problems: Sequence[Problem]) -> None:
         self.path = path
         self.settings = dict(settings)
         self.versions: dict[str, Any] = {}
         self.done: set[tuple[str, int]] = set()
+        self._asked = {problem.id: _question(problem.messages, problem.answer) for problem in problems}
         self._lock: IO[str] | None = None
         self._results: IO[str] | None = None
 
@@ -42,15 +45,16 @@ class RunFolder:
             if self.results.exists():
                 raise ConfigError(f"out={self.path} holds a results.jsonl that is not of this lab; name another folder")
             return
-        old = json.loads(file.read_text())
-        new = self.settings
+        old, new = _flat(json.loads(file.read_text())), _flat(self.settings)
         differing = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
         if differing:
             shown = "; ".join(differing[:3])[:400]
             raise ConfigError(f"out={self.path} holds a run with other settings ({shown}); name another out=FOLDER")
+        self.versions = json.loads((self.path / "versions.json").read_text())
+        self.done = {(line["request_id"], line["repeat"]) for line in self._finished()}
 
     def open(self, versions: Mapping[str, Any]) -> None:
-        """Raises ConfigError if another process is writing there."""
+        """Raises ConfigError if another process is writing there, or other weights have."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("a+")
@@ -65,10 +69,20 @@ class RunFolder:
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} ({' '.join(sys.argv)[:200]})")
         self._lock.flush()
-        write_json(self.path / "settings.json", self.settings)
+        self.check()  # again: another process may have been here since
+        if self.done and self.versions["backend"]["fingerprint"] != versions["backend"]["fingerprint"]:
+            raise ConfigError(
+                f"out={self.path} holds results of another model or engine (fingerprint "
+                f"{self.versions['backend']['fingerprint']}, now {versions['backend']['fingerprint']}); name another out="
+            )
         self.versions = dict(versions)
         write_json(self.path / "versions.json", versions)
-        self._take_up()
+        write_json(self.path / "settings.json", self.settings)
+        if self.results.exists():
+            kept = self.results.with_suffix(".tmp")
+            with kept.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in self._finished())
+            os.replace(kept, self.results)
         self._results = self.results.open("a", encoding="utf-8")
 
     def append(self, line: Mapping[str, Any]) -> None:
@@ -92,17 +106,26 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
 
-    def _take_up(self) -> None:
-        """Keep the finished lines of an earlier run; failed and cut ones are done again."""
+    def _finished(self) -> Iterator[dict[str, Any]]:
+        """Lines to be kept: neither failed nor cut, and of a problem that still reads as it did."""
         if not self.results.exists():
             return
-        kept = self.results.with_suffix(".tmp")
-        with kept.open("w", encoding="utf-8") as file:
-            for line in self.lines():
-                if line["error"] is None:
-                    self.done.add((line["request_id"], line["repeat"]))
-                    file.write(json.dumps(line) + "\n")
-        os.replace(kept, self.results)
+        for line in self.lines():
+            asked = self._asked.get(line["request_id"])
+            truth = line["ground_truth"]
+            if line["error"] is None and asked == _question(line["problem"], truth and truth["answer"]):
+                yield line
+
+
+def _question(messages: Any, answer: str | None) -> str:
+    return digest([messages, answer])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
 
 
 def write_json(path: Path, value: Any) -> None:

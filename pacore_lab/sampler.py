@@ -194,13 +194,16 @@ class _Arrivals:
             trajectory = task.result()
             trajectory = replace(trajectory, index=index, reused=trajectory.reused or joined)
         finally:
-            await self._dispatcher.leave(flight)
+            self._dispatcher.leave(flight)
         self.seen.append(trajectory)
         return trajectory
 
     async def close(self) -> None:
+        """Abort what is under way, at once, so that a second cancellation finds nothing left to do; then wait for it."""
         self._launcher.cancel()
-        await asyncio.wait([self._launcher])
         left = list(self._flights.values())
-        await asyncio.gather(*(self._dispatcher.leave(flight) for flight in left))
+        for flight in left:
+            self._dispatcher.leave(flight)
+        ours = [flight.task for flight in left if flight.waiters == 0]
+        await asyncio.wait([self._launcher, *ours])
         self.discarded = sum(flight.spent for flight in left)

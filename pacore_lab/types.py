@@ -80,7 +80,10 @@ class Model:
     @property
     def sampling(self) -> SamplingParams:
         return SamplingParams(
-            temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, logprobs=self.logprobs
+            temperature=float(self.temperature),
+            top_p=float(self.top_p),
+            max_tokens=self.max_tokens,
+            logprobs=self.logprobs,
         )
 
 

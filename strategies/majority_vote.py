@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from pacore_lab.errors import require_count
 from pacore_lab.interfaces import Grader, Sampler
 from pacore_lab.types import Problem, Round, Solution
 
@@ -17,8 +18,7 @@ class MajorityVote:
     grader: Grader
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"strategy.k is {self.k}; it must be 1 or more")
+        require_count("strategy.k", self.k)
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
         trajectories = await sampler.sample(problem.messages, self.k)

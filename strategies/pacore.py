@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pacore_lab.errors import require_count
 from pacore_lab.interfaces import Compaction, Order, PromptBuilder, Sampler, Schedule
 from pacore_lab.types import Message, Problem, Round, Solution
 from strategies.schedules import Fixed
@@ -31,6 +32,5 @@ class PaCoRe:
 
 def sequential(*, n: int, prompt: PromptBuilder, order: Order, compaction: Compaction) -> PaCoRe:
     """n trajectories in a row, each with the one before as its reference: schedule [1] * (n - 1) and the last."""
-    if n < 1:
-        raise ValueError(f"strategy.n is {n}; it must be 1 or more")
+    require_count("strategy.n", n)
     return PaCoRe(schedule=Fixed(widths=[1] * (n - 1)), prompt=prompt, order=order, compaction=compaction)

@@ -19,7 +19,7 @@ class Fixed:
 
     def __post_init__(self) -> None:
         listed = isinstance(self.widths, Sequence) and not isinstance(self.widths, str)
-        if not listed or not all(isinstance(width, int) and width >= 1 for width in self.widths):
+        if not listed or not all(type(width) is int and width >= 1 for width in self.widths):
             raise ValueError(
                 f"strategy.schedule.widths is {self.widths!r}; give whole numbers of 1 or more, e.g. [32,4] "
                 "(the last round of one trajectory is added)"

@@ -28,6 +28,10 @@ class JSONL:
 
     path: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str):
+            raise ValueError(f"problems.path is {self.path!r}; name a file of JSON lines")
+
     def load(self) -> list[Problem]:
         """All problems, ids unique. Raises DataError: `path:line: what is wrong; how to mend it`."""
         problems: list[Problem] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pacore_lab.errors import require_count
 from pacore_lab.types import Message, Trajectory
 from strategies.compaction.whole import whole
 
@@ -19,8 +20,7 @@ class LastTokens:
     tokenizer: str | None
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"strategy.compaction.n is {self.n}; it must be 1 or more")
+        require_count("strategy.compaction.n", self.n)
         if self.tokenizer is None:
             raise ValueError(
                 "strategy.compaction.tokenizer is not set and the model has no path; name the folder or hub id of its "

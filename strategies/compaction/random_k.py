@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pacore_lab.errors import require_count
 from pacore_lab.interfaces import Compaction
 from pacore_lab.types import Message, Trajectory
 
@@ -19,8 +20,7 @@ class RandomK:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"strategy.compaction.k is {self.k}; it must be 1 or more")
+        require_count("strategy.compaction.k", self.k)
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
         messages = self.of(trajectories)

@@ -1,0 +1,162 @@
+"""The checkpoint behind `model.path`: where it is, what it is (fingerprint), and loading it with transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pacore_lab.errors import BackendError, ConfigError
+from pacore_lab.types import Model
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+WEIGHTS = (".safetensors", ".bin")
+TEXTS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+FULL_HASH_BYTES = 200_000_000
+BLOCK, BLOCKS = 1 << 16, 64
+
+
+def locate(model: Model) -> Path | None:
+    """The local folder of `model.path` (as given, else relative to the repository), or None for a hub id.
+
+    Raises BackendError where it is neither, without importing anything heavy.
+    """
+    if model.path is None:
+        raise ConfigError(f"model.path is not set for {model.name}: give a folder with weights, or a hub id")
+    given = Path(model.path).expanduser()
+    for folder in (given, REPOSITORY / given):
+        if folder.is_dir():
+            if not (folder / "config.json").is_file():
+                raise BackendError(
+                    f"model.path={model.path}: the folder has no config.json (it holds {_listing(folder)}); "
+                    "point model.path at the folder that save_pretrained wrote"
+                )
+            return folder.resolve()
+    parents = [folder for folder in (given.parent, REPOSITORY / given.parent) if folder.is_dir()]
+    if HUB_ID.fullmatch(model.path) and not parents:
+        return None
+    there = f" ({given.parent} holds {_listing(parents[0])})" if parents else ""
+    raise BackendError(
+        f"model.path={model.path}: no such folder{there}; give an existing one, or a hub id (owner/name)"
+    )
+
+
+def _listing(folder: Path) -> str:
+    held = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    return ", ".join(held[:8]) + (", ..." if len(held) > 8 else "") if held else "nothing"
+
+
+def fingerprint(model: Model, folder: Path | None, commit: str | None) -> str:
+    """Names what decides the distribution of samples: weights, tokenizer, chat template, dtype, RoPE and context.
+
+    A folder is known by the contents of its files (large weights by header, size and sampled blocks), so it may move; a
+    hub id by its commit.
+    """
+    digest = hashlib.sha256()
+    if folder is None:
+        digest.update(f"{model.path}@{commit or model.revision}".encode())
+    else:
+        weights = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS)
+        whole = sum(file.stat().st_size for file in weights) < FULL_HASH_BYTES
+        for file in [folder / name for name in TEXTS if (folder / name).is_file()]:
+            digest.update(f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        for file in weights:
+            digest.update(f"{file.name}:{_hash_weights(file, whole)}\n".encode())
+    settings = {
+        "dtype": model.dtype,
+        "context_length": model.context_length,
+        "yarn": [model.yarn_factor, model.yarn_original],
+        "chat_template_kwargs": dict(model.chat_template_kwargs),
+    }
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:32]
+
+
+def _hash_weights(file: Path, whole: bool) -> str:
+    with file.open("rb") as stream:
+        if whole:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        size = os.fstat(stream.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode())
+        if file.suffix == ".safetensors":
+            length = int.from_bytes(stream.read(8), "little")
+            digest.update(stream.read(length))
+        for i in range(BLOCKS):
+            stream.seek((size - BLOCK) * i // (BLOCKS - 1))
+            digest.update(stream.read(BLOCK))
+        return digest.hexdigest()
+
+
+def load(model: Model, folder: Path | None, device: str) -> tuple[Any, Any]:
+    """Model in eval mode on `device`, and tokenizer. Raises BackendError in one line."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    source = str(folder or model.path)
+    revision = {"revision": model.revision} if folder is None and model.revision else {}
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **revision)
+        _stretch(config, model)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **revision)
+        net = transformers.AutoModelForCausalLM.from_pretrained(source, config=config, dtype=model.dtype, **revision)
+        net = net.to(device).eval()
+    except BackendError:
+        raise
+    except Exception as error:  # whatever a broken checkpoint makes transformers raise
+        raise BackendError(f"model.path={model.path} cannot be loaded: {_one_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise BackendError(f"model.path={model.path}: the tokenizer is not a fast one; add its tokenizer.json")
+    if tokenizer.chat_template is None:
+        raise BackendError(f"model.path={model.path}: the tokenizer has no chat template; add chat_template.jinja")
+    return net, tokenizer
+
+
+def _stretch(config: Any, model: Model) -> None:
+    """Apply model.context_length and YaRN to a transformers config, in place."""
+    text = config.get_text_config()
+    if model.yarn_factor is not None:
+        assert model.yarn_original is not None
+        text.rope_parameters = {
+            **text.rope_parameters,
+            "rope_type": "yarn",
+            "factor": model.yarn_factor,
+            "original_max_position_embeddings": model.yarn_original,
+            "attention_factor": 1.0,  # the attention temperature stays what the model was trained with
+        }
+        text.max_position_embeddings = model.context_length or int(model.yarn_factor * model.yarn_original)
+    elif model.context_length is not None and model.context_length > text.max_position_embeddings:
+        raise BackendError(
+            f"model.context_length is {model.context_length} but {model.path} is made for at most "
+            f"{text.max_position_embeddings} tokens; lower it, or set model.yarn_factor and model.yarn_original"
+        )
+
+
+def stop_tokens(net: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a turn, of the generation config and of the tokenizer."""
+    eos = net.generation_config.eos_token_id
+    ids = eos if isinstance(eos, list) else [eos]
+    return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,176 @@
+"""transformers in this process, on a CPU or one GPU, with continuous batching."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends._checkpoint import fingerprint, load, locate, stop_tokens
+from pacore_lab.errors import EngineDead, RequestError
+from pacore_lab.interfaces import Capabilities, OnChunk, Request
+from pacore_lab.types import Completion, Model
+
+if TYPE_CHECKING:
+    from backends._rows import Memory
+    from backends._worker import Worker
+
+CPU_CACHE_BYTES = 8_000_000_000
+
+
+@dataclass(kw_only=True, eq=False)
+class HF:
+    """Samples with any causal language model of transformers whose layers all attend to the whole text.
+
+    Requests are decoded together, one token each per step: a row joins when there is room, leaves with its result when
+    it is finished, and is dropped when its call is cancelled. Samples of one prompt share its prefill. On one machine
+    in float32 a request's seed gives its text, whatever else is in the batch (16-bit types round differently with the
+    batch, so there the store is the record). Log-probabilities are the model's own, before temperature and top-p.
+
+    max_batch: rows decoded together.
+    device: "auto" takes a GPU if there is one; else a torch device.
+    threads: CPU threads of a step; None is torch's own choice.
+    cache_tokens: tokens whose keys and values may be in memory at once, padding included; None takes 80% of the free
+        GPU memory, or 8 GB (at most half of the machine's) on a CPU.
+    """
+
+    model: Model
+    max_batch: int = 64
+    device: str = "auto"
+    threads: int | None = None
+    cache_tokens: int | None = None
+
+    _capabilities: Capabilities = field(init=False, default=Capabilities())
+    _fingerprint: str = field(init=False, default="")
+    _worker: Worker | None = field(init=False, default=None)
+    _render: Any = field(init=False, default=None)
+    _renderer: ThreadPoolExecutor | None = field(init=False, default=None)
+    _arrivals: count[int] = field(init=False, default_factory=count)
+
+    def __post_init__(self) -> None:
+        for key in ("max_batch", "threads", "cache_tokens"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"backend.{key} is {value}; it must be 1 or more")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    async def start(self) -> None:
+        folder = locate(self.model)
+        net, tokenizer, memory = await asyncio.to_thread(self._load, folder)
+        from backends._decoder import Decoder
+        from backends._worker import Worker
+
+        commit = getattr(net.config, "_commit_hash", None)
+        self._fingerprint = await asyncio.to_thread(fingerprint, self.model, folder, commit)
+        self._capabilities = Capabilities(
+            seeds="request", logprobs="chosen", partial=True, priority=True, context_length=self._context(net)
+        )
+        template = dict(self.model.chat_template_kwargs)
+
+        @lru_cache(maxsize=64)  # the samples of a round share their prompt
+        def render(messages: str) -> tuple[str, list[int]]:
+            text: str = tokenizer.apply_chat_template(
+                json.loads(messages), add_generation_prompt=True, tokenize=False, **template
+            )
+            return text, tokenizer(text, add_special_tokens=False)["input_ids"]
+
+        self._render, self._renderer = render, ThreadPoolExecutor(1, "hf-render")
+        self._worker = Worker(Decoder(net, stop_tokens(net, tokenizer), memory), tokenizer)
+
+    def _load(self, folder: Path | None) -> tuple[Any, Any, Memory]:
+        import torch
+
+        from backends._attention import adopt
+        from backends._rows import Memory
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        net, tokenizer = load(self.model, folder, self.device)
+        layers = adopt(net)
+        context = self._context(net)
+        budget = self.cache_tokens
+        if budget is None:
+            if net.device.type == "cuda":
+                room = int(0.8 * torch.cuda.mem_get_info(net.device)[0])
+            else:
+                room = min(CPU_CACHE_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+            numbers = sum(layer.heads * (layer.key_dim + layer.value_dim) for layer in layers)
+            budget = room // (numbers * net.dtype.itemsize)
+        memory = Memory(layers, net.dtype, net.device, max_rows=self.max_batch, longest=context, budget=budget)
+        return net, tokenizer, memory
+
+    def _context(self, net: Any) -> int:
+        return self.model.context_length or int(net.config.get_text_config().max_position_embeddings)
+
+    async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
+        worker = self._worker
+        if worker is None or self._renderer is None:
+            raise EngineDead("the HF backend is not running: start() it first")
+        loop = asyncio.get_running_loop()
+        try:
+            messages = json.dumps(request.prompt)
+            text, prompt = await loop.run_in_executor(self._renderer, self._render, messages)
+        except Exception as error:  # whatever a chat template raises
+            reason = " ".join(str(error).split())
+            raise RequestError(f"the chat template of {self.model.name} refused the prompt: {reason}") from error
+        max_tokens, clamped = self._bound(len(prompt), request.params.max_tokens, worker.decoder.memory)
+
+        from tokenizers.decoders import DecodeStream
+
+        from backends._worker import Call
+
+        return await worker.finish(
+            Call(
+                prompt=prompt,
+                key=text,
+                order=(request.priority, next(self._arrivals)),
+                max_tokens=max_tokens,
+                temperature=request.params.temperature,
+                top_p=request.params.top_p,
+                seed=request.seed,
+                logprobs=request.params.logprobs,
+                future=loop.create_future(),
+                on_chunk=on_chunk,
+                clamped=clamped,
+                stream=DecodeStream(skip_special_tokens=True) if on_chunk else None,
+            )
+        )
+
+    def _bound(self, prompt: int, asked: int | None, memory: Memory) -> tuple[int, bool]:
+        """max_tokens of a request with `prompt` tokens, and whether it had to be reduced to fit the context."""
+        context = self._capabilities.context_length
+        assert context is not None
+        room = context - prompt
+        if room < 1:
+            raise RequestError(
+                f"the prompt has {prompt} tokens and the context of {self.model.name} holds {context}, answer included"
+            )
+        max_tokens = min(room, asked) if asked is not None else room
+        if memory.bucket_for(prompt + max_tokens - 1).length > memory.budget:
+            raise RequestError(
+                f"a prompt of {prompt} tokens with max_tokens {max_tokens} does not fit into backend.cache_tokens="
+                f"{memory.budget}: raise it, or lower model.max_tokens or model.context_length"
+            )
+        return max_tokens, asked is not None and max_tokens < asked
+
+    async def close(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.close()
+        if self._renderer is not None:
+            self._renderer.shutdown(wait=False)
+            self._renderer = None
+        self._render = None
