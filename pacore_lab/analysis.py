@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-
 Line: TypeAlias = Mapping[str, Any]
 """One parsed line of results.jsonl: one episode, that is one (problem, repeat)."""
 

@@ -40,6 +40,9 @@ class RunFolder:
         """Raises ConfigError if the folder holds a run with other settings, or something that is no run."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"out={self.path} is a file; name a folder")
+        there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ConfigError(f"out={self.path} cannot be written (see {there}); name another folder")
         file = self.path / "settings.json"
         if not file.exists():
             if self.results.exists():
@@ -71,9 +74,9 @@ class RunFolder:
         self._lock.flush()
         self.check()  # again: another process may have been here since
         if self.done and self.versions["backend"]["fingerprint"] != versions["backend"]["fingerprint"]:
+            changed = f"{self.versions['backend']['fingerprint']}, now {versions['backend']['fingerprint']}"
             raise ConfigError(
-                f"out={self.path} holds results of another model or engine (fingerprint "
-                f"{self.versions['backend']['fingerprint']}, now {versions['backend']['fingerprint']}); name another out="
+                f"out={self.path} holds results of another model or engine (fingerprint {changed}); name another out="
             )
         self.versions = dict(versions)
         write_json(self.path / "versions.json", versions)

@@ -199,7 +199,7 @@ class _Arrivals:
         return trajectory
 
     async def close(self) -> None:
-        """Abort what is under way, at once, so that a second cancellation finds nothing left to do; then wait for it."""
+        """Abort what is under way, all at once: a second cancellation finds nothing left to do. Then wait for it."""
         self._launcher.cancel()
         left = list(self._flights.values())
         for flight in left:
