@@ -1,4 +1,4 @@
-"""The OpenAI-compatible backend against servers that misbehave, hang up, or are not there; and the test server alone."""
+"""The OpenAI-compatible backend against servers that misbehave, hang up or are not there; the test server by itself."""
 
 from __future__ import annotations
 
