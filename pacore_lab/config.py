@@ -79,7 +79,7 @@ def build(config: DictConfig) -> Run:
         key: instantiate(config[key], _convert_="all") for key in ("strategy", "backend", "model", "problems", "grader")
     }
     changed = [text for text in overrides if text.startswith(("strategy.", "strategy/"))]
-    name = " ".join([choices["strategy"], *(text.removeprefix("strategy.") for text in changed)])
+    name = " ".join([choices["strategy"], *(text[len("strategy.") :] for text in changed)])
     label = "-".join([choices["strategy"], choices["problems"], settings["model"]["name"], f"seed{settings['seed']}"])
     out = places["out"] or f"outputs/{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}-{digest(settings)[:8]}"
     return Run(
@@ -115,7 +115,7 @@ def one_line_errors(function: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             function(*args, **kwargs)
-        except (LabError, ValueError, HydraException, OmegaConfBaseException) as error:
+        except (LabError, HydraException, OmegaConfBaseException) as error:
             if isinstance(error.__context__, KeyboardInterrupt):  # OmegaConf turns it into an error of its own
                 _interrupted()
             print(f"error: {explain(error)}", file=sys.stderr)
@@ -161,6 +161,3 @@ def _unknown_key(key: str) -> str:
     close = difflib.get_close_matches(head, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the root keys are {', '.join(known)}"
     return f"there is no key {key}; {hint}"
-
-
-__all__ = ["Config", "ConfigError", "build", "explain", "one_line_errors"]

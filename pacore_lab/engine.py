@@ -14,7 +14,7 @@ from typing import Any
 
 from pacore_lab import analysis, report, results, terminal
 from pacore_lab.dispatch import Dispatcher
-from pacore_lab.errors import BackendError, ConfigError, DataError, LabError, StoreError, Unsupported, require_count
+from pacore_lab.errors import BackendError, ConfigError, DataError, LabError, StoreError, Unsupported
 from pacore_lab.interfaces import Backend, Capabilities, Grader, ProblemSet, Strategy
 from pacore_lab.record import line_of
 from pacore_lab.sampler import EpisodeSampler
@@ -44,16 +44,20 @@ class Run:
 
     def __post_init__(self) -> None:
         for key in ("repeats", "limit", "concurrency", "pool"):
-            if getattr(self, key) is not None:
-                require_count(key, getattr(self, key))
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ConfigError(f"{key} is {value}; give a whole number of 1 or more")
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
+            raise ConfigError(f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
 
 
 async def run(run: Run) -> None:
     """Sample, grade, write the folder, print the table. Raises LabError with one line for the user."""
     _cancel_on_sigterm()
-    problems = run.problems.load()[: run.limit]
+    try:
+        problems = run.problems.load()[: run.limit]
+    except ValueError as error:
+        raise DataError(str(error)) from error
     if not problems:
         raise DataError("the problem set is empty; check problems=, problems.path and limit")
     await _refuse_small_pool(run, problems[0])

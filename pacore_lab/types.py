@@ -96,7 +96,8 @@ class Completion:
     finish_reason: "stop", "length", or whatever else the engine said.
     counted: False where the server gave no token count: its token figures are then lower bounds.
     max_tokens: the bound after clamping to the context, None where the backend leaves it to the engine.
-    mean_logprob, window_logprobs: of the chosen tokens (natural log), per window of 64 tokens; None unless asked for.
+    mean_logprob, window_logprobs: mean natural log-probability of the chosen tokens under the model's own distribution
+    (before temperature and top-p), over all of them and per window of 64; None unless asked for.
     """
 
     content: str

@@ -26,8 +26,8 @@ class PaCoRe:
             trajectories = self.order(await sampler.sample(self.prompt(problem, messages), width))
             messages = self.compaction(trajectories)
             rounds.append(Round.of(trajectories, messages))
-        (final,) = trajectories
-        return Solution.of(final, rounds)
+            trajectories = trajectories[:1]  # the rest is stored: its text is not held while the next round runs
+        return Solution.of(trajectories[0], rounds)
 
 
 def sequential(*, n: int, prompt: PromptBuilder, order: Order, compaction: Compaction) -> PaCoRe:

@@ -1,5 +1,7 @@
 """Strategies and their parts, against examples worked by hand. The wire format itself is in test_fidelity.py."""
 
+import asyncio
+import gc
 import random
 from pathlib import Path
 
@@ -52,6 +54,20 @@ async def test_pacore_runs_its_schedule_and_ends_with_one(tmp_path: Path) -> Non
     assert [text(r).count("Reference ") for r in requests] == [0, 0, 0, 3 + 1, 3 + 1, 2 + 1]
     for done in solution.rounds:
         assert tuple(source for m in done.messages for source in m.sources) == done.trajectories
+
+
+async def test_a_round_that_is_compacted_is_not_held_while_the_next_one_runs(tmp_path: Path) -> None:
+    """Thousands of episodes wait in round 2; each held megabytes of round 1, which the store has."""
+    alive: list[int] = []
+
+    async def reply(request: Request, n: int) -> str:
+        await asyncio.sleep(0)
+        alive.append(sum(type(thing) is Trajectory for thing in gc.get_objects()))
+        return f"m{n}"
+
+    before = sum(type(thing) is Trajectory for thing in gc.get_objects())
+    await solve(pacore([16]), reply, tmp_path)
+    assert alive[-1] - before <= 1
 
 
 async def test_empty_and_failed_trajectories_are_left_out_and_shuffled_with_the_rest(tmp_path: Path) -> None:
