@@ -3,7 +3,7 @@
 The report draws A and B as uniform integers in [10^11, 10^13], combines them with one of +, -, * or a modular
 exponentiation modulo a fixed large prime, and puts the expression into a small set of hand-written templates; answers
 are integers. It names neither the prime nor the templates: the ones here are ours. The defaults are a smaller problem
-set, sized so that the shipped `rlvr-tiny` model is often wrong on it and a vote is often right.
+set, products of 2 to 4 digits with 2, on which the shipped `rlvr-tiny` is often wrong and a vote more often right.
 """
 
 import hashlib
@@ -61,11 +61,11 @@ class Arithmetic:
     """
 
     n: int = 100
-    operations: tuple[Operation, ...] = ("add", "sub", "mul")
-    operands: tuple[int, int] = (10**9, 10**12 - 1)
-    factors: tuple[int, int] | None = (2, 9)
+    operations: tuple[Operation, ...] = ("mul",)
+    operands: tuple[int, int] = (10, 9999)
+    factors: tuple[int, int] | None = (11, 99)
     modulus: int = 2**61 - 1
-    draw: Literal["value", "digits"] = "value"
+    draw: Literal["value", "digits"] = "digits"
     templates: tuple[str, ...] = TEMPLATES
     seed: int = 0
     split: Split = "test"
