@@ -115,7 +115,9 @@ def one_line_errors(function: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             function(*args, **kwargs)
-        except (LabError, HydraException, OmegaConfBaseException) as error:
+        except (LabError, HydraException, OmegaConfBaseException, ValueError) as error:
+            if type(error) is ValueError and "Config group override" not in str(error):
+                raise  # not Hydra's: a bug
             if isinstance(error.__context__, KeyboardInterrupt):  # OmegaConf turns it into an error of its own
                 _interrupted()
             print(f"error: {explain(error)}", file=sys.stderr)

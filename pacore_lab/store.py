@@ -15,6 +15,7 @@ import queue
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -205,10 +206,22 @@ class Store:
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
         if (version, bool(tables)) not in {(0, False), (_SCHEMA_VERSION, True)}:
             raise StoreError(f"store={self.path} is a database, but no trajectory store of this version; name another")
-        self._db.execute("PRAGMA journal_mode=WAL")
+        self._use_wal()
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT")
         self._db.execute("INSERT OR REPLACE INTO users VALUES (?, ?)", (os.getpid(), " ".join(sys.argv)[:200]))
+
+    def _use_wal(self) -> None:
+        """Two processes that make one store at the same moment: SQLite refuses one of them at once, without waiting."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _rows(self, columns: str, ids: list[str]) -> Iterator[Any]:
         for start in range(0, len(ids), 500):
