@@ -72,7 +72,8 @@ def build(config: DictConfig) -> Run:
         raise ConfigError(f"{missing[0]} is not set; give it on the command line: {missing[0]}=VALUE")
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     places = {key: settings.pop(key) for key in ("out", "store", "concurrency")}
-    # Of the backend only its kind is a setting: what else decides the samples is in its fingerprint.
+    distinct = digest(settings)[:8]
+    # Of the backend, a resumption has to match the kind only: what else decides the samples is in its fingerprint.
     settings["backend"] = settings["backend"]["_target_"]
     choices, overrides = _choices()
     parts = {
@@ -81,7 +82,7 @@ def build(config: DictConfig) -> Run:
     changed = [text for text in overrides if text.startswith(("strategy.", "strategy/"))]
     name = " ".join([choices["strategy"], *(text[len("strategy.") :] for text in changed)])
     label = "-".join([choices["strategy"], choices["problems"], settings["model"]["name"], f"seed{settings['seed']}"])
-    out = places["out"] or f"outputs/{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}-{digest(settings)[:8]}"
+    out = places["out"] or f"outputs/{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}-{distinct}"
     return Run(
         name=name,
         problem_set=choices["problems"],

@@ -63,15 +63,14 @@ async def run(run: Run) -> None:
     await _refuse_small_pool(run, problems[0])
     folder = results.RunFolder(run.out, run.settings, problems)
     folder.check()
-    started, finished = time.monotonic(), len(folder.done) == len(problems) * run.repeats
+    started = time.monotonic()
     try:
-        if not finished:
-            await run.backend.start()
-            _refuse_unsupported(run.model, run.backend.capabilities)
-            async with _opened(run.store) as store:
-                fingerprint = run.backend.fingerprint
-                folder.open(results.versions({"fingerprint": fingerprint, **asdict(run.backend.capabilities)}))
-                await _Episodes(run, folder, store).run(problems)
+        await run.backend.start()
+        _refuse_unsupported(run.model, run.backend.capabilities)
+        async with _opened(run.store) as store:
+            fingerprint = run.backend.fingerprint
+            folder.open(results.versions({"fingerprint": fingerprint, **asdict(run.backend.capabilities)}))
+            await _Episodes(run, folder, store).run(problems)
         _conclude(run, folder, time.monotonic() - started, single=len(problems) * run.repeats == 1)
     finally:
         folder.close()

@@ -149,7 +149,10 @@ def sample(
         rows = order[start : start + ROWS]
         inputs = tokenizer([prompts[row] for row in rows], return_tensors="pt", padding=True).to(model.device)
         output = model.generate(
-            **inputs, max_new_tokens=320, do_sample=not greedy, **({} if greedy else {"temperature": 1.0, "top_p": 1.0})
+            **inputs,
+            max_new_tokens=320,
+            do_sample=not greedy,
+            **({} if greedy else {"temperature": 1.0, "top_p": 1.0, "top_k": 0}),
         )
         for row, ids in zip(rows, output[:, inputs.input_ids.shape[1] :], strict=True):
             kept = ids[ids != tokenizer.pad_token_id]
