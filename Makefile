@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: run test lint bench clean
 
 run: .venv/ready
-	$(BIN)/python run.py $(ARGS)
+	$(BIN)/python run.py repeats=4 $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)

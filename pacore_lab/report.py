@@ -115,13 +115,17 @@ def draw(rows: Sequence[Row]) -> dict[str, bytes]:
         colour, marker = MARKS[i % len(MARKS)]
         mean, low, high = (100 * (share or 0) for share in (row.accuracy, row.low, row.high))
         axes.errorbar([ttc], [mean], [[mean - low], [high - mean]], fmt=marker, color=colour, ms=7, capsize=3, lw=1.6)
-        above = (len(shown) - place) % 2 == 1  # by turns above and below: neighbours are often close
+        # Neighbours are often close: labels go by turns above and below, and away from a near neighbour.
+        above = (len(shown) - place) % 2 == 1
+        near_next = place + 1 < len(shown) and shown[place + 1][0] < 1.7 * ttc
+        near_last = place > 0 and ttc < 1.7 * shown[place - 1][0]
+        side = "center" if near_next == near_last else "right" if near_next else "left"
         axes.annotate(
             safe(row.method)[:40],
             (ttc, high if above else low),
             (0, 6 if above else -6),
             textcoords="offset points",
-            ha="center",
+            ha=side,
             va="bottom" if above else "top",
             color=INK,
             fontsize=9.5,

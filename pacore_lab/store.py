@@ -164,7 +164,7 @@ class Store:
         stop = False
         while not stop:
             batch = [self._jobs.get()]
-            while len(batch) < 256 and not self._jobs.empty():
+            while len(batch) < 32 and not self._jobs.empty():
                 batch.append(self._jobs.get())
             stop = None in batch
             self._resolve(self._commit([job for job in batch if job is not None]))

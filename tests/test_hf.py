@@ -17,7 +17,7 @@ from backends.hf import HF
 from pacore_lab.errors import BackendError, EngineDead, RequestError
 from pacore_lab.interfaces import Chunk
 from pacore_lab.types import Completion, Model
-from tests.tiny_hf import CONTEXT, SHAPE, Running, backend, plain_greedy, ship
+from tests.tiny_hf import CONTEXT, SHAPE, Running, backend, folder, net, plain_greedy, ship, tokenizer
 
 
 async def test_stop_is_not_part_of_the_text_but_counts(folder: Path, tmp_path: Path, tokenizer: Any, net: Any) -> None:

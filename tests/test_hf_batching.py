@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from backends._draw import draw
 from backends._rows import Row
 from pacore_lab.errors import RequestError
-from tests.tiny_hf import CONTEXT, SHAPE, Running, backend, mixed, plain_greedy, rows, ship
+from tests.tiny_hf import CONTEXT, SHAPE, Running, backend, folder, mixed, net, plain_greedy, rows, ship, tokenizer
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])

@@ -32,7 +32,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=1.0,
-        top_p=1.0,
+        top_p=1.0,  # no top_k: SGLang refuses the 0 that means "off" in transformers
         eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id],
         pad_token_id=tokenizer.pad_token_id,
     )
