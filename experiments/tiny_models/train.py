@@ -48,7 +48,8 @@ def main() -> None:
     if saved is not None:
         for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-    pretrain(model, tokenizer, optimizers, state, options, work)
+    for goal in options.tokens:  # a second leg raises the learning rate again and lets it fall
+        pretrain(model, tokenizer, optimizers, state, options, goal, work)
     ship(model, tokenizer, out)
     where = f"{platform.machine()}, {torch.get_num_threads()} thread(s), {device}"
     print(f"{state['tokens']:,} tokens in {state['seconds'] / 60:.1f} min on {where}; model in {out}", flush=True)
@@ -63,15 +64,16 @@ def pretrain(
     optimizers: list[torch.optim.Optimizer],
     state: dict[str, Any],
     options: argparse.Namespace,
+    goal: int,
     work: Path,
 ) -> None:
-    """Next-token loss on responses until `options.tokens` (padding not counted) have been read."""
+    """Next-token loss on responses until `goal` tokens in all (padding not counted) have been read."""
     device = next(model.parameters()).device
     model.train()
     started, saved_at, losses = time.monotonic() - state["seconds"], time.monotonic(), []
-    while state["tokens"] < options.tokens:
+    while state["tokens"] < goal:
         # Short operands and few references first: the procedure is learned on them and then stretched.
-        ramp = min(1.0, (state["tokens"] + 1) / (options.ramp * options.tokens))
+        ramp = min(1.0, (state["tokens"] + 1) / (options.ramp * goal))
         mix = Mix(digits=max(3, round(options.digits * ramp)))
         if ramp < 1:
             mix = replace(mix, under_references=0.06, reading=0.03)
@@ -83,8 +85,8 @@ def pretrain(
             losses.append(loss.item())
             state["tokens"] += int((inputs != tokenizer.pad_token_id).sum())
             if number % options.accumulate == 0:
-                step(optimizers, model, options.lr * schedule(state["tokens"] / options.tokens))
-            if state["tokens"] >= options.tokens:
+                step(optimizers, model, options.lr * schedule(state["tokens"] / goal))
+            if state["tokens"] >= goal:
                 break
         state["chunk"] += 1
         state["seconds"] = time.monotonic() - started
@@ -95,7 +97,7 @@ def pretrain(
             flush=True,
         )
         losses.clear()
-        if time.monotonic() - saved_at > options.save_every or state["tokens"] >= options.tokens:
+        if time.monotonic() - saved_at > options.save_every or state["tokens"] >= goal:
             save(model, tokenizer, optimizers, state, work)
             saved_at = time.monotonic()
 
@@ -155,7 +157,9 @@ def _tokenizer(seed: int) -> PreTrainedTokenizerFast:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=8_000_000, help="tokens to read, prompts included")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[8_000_000, 11_000_000], help="read by the end of each leg"
+    )
     parser.add_argument("--digits", type=int, default=12, help="longest operands, reached after the ramp")
     parser.add_argument("--ramp", type=float, default=0.2, help="share of the tokens over which operands grow")
     parser.add_argument("--lr", type=float, default=3e-3)
