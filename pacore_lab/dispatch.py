@@ -47,7 +47,6 @@ class Counters:
     sampled: int = 0
     reused: int = 0
     failed: int = 0
-    aborted: int = 0
     retries: int = 0
     generated_tokens: int = 0
 
@@ -171,7 +170,6 @@ class Dispatcher:
             error = f"failed: {failure}"
             completion = Completion(content="", finish_reason="error")
         except asyncio.CancelledError:
-            self.counters.aborted += 1
             if flight.tokens > flight.spent_before:
                 text = "".join(flight.text)
                 remains = Completion(content=text, finish_reason="abort", generated_tokens=flight.tokens)
