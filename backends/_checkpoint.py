@@ -108,52 +108,79 @@ def load(model: Model, folder: Path | None, device: str) -> tuple[Any, Any]:
     import torch
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    source = str(folder or model.path)
-    revision = {"revision": model.revision} if folder is None and model.revision else {}
+    config, tokenizer = load_tokenizer(model, folder)
+    _stretch(config, model)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        config = transformers.AutoConfig.from_pretrained(source, **revision)
-        _stretch(config, model)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **revision)
-        net = transformers.AutoModelForCausalLM.from_pretrained(source, config=config, dtype=model.dtype, **revision)
-        net = net.to(device).eval()
-    except BackendError:
-        raise
+        net = transformers.AutoModelForCausalLM.from_pretrained(
+            **_source(model, folder), config=config, dtype=model.dtype
+        )
+        return net.to(device).eval(), tokenizer
+    except Exception as error:
+        raise _unusable(model, error) from error
+
+
+def load_tokenizer(model: Model, folder: Path | None) -> tuple[Any, Any]:
+    """The checkpoint's own config, and its tokenizer. Raises BackendError in one line."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        config = transformers.AutoConfig.from_pretrained(**_source(model, folder))
+        return config, transformers.AutoTokenizer.from_pretrained(**_source(model, folder))
     except Exception as error:  # whatever a broken checkpoint makes transformers raise
-        raise BackendError(f"model.path={model.path} cannot be loaded: {_one_line(error)}") from error
-    if not tokenizer.is_fast:
-        raise BackendError(f"model.path={model.path}: the tokenizer is not a fast one; add its tokenizer.json")
-    if tokenizer.chat_template is None:
-        raise BackendError(f"model.path={model.path}: the tokenizer has no chat template; add chat_template.jinja")
-    return net, tokenizer
+        raise _unusable(model, error) from error
+
+
+def _source(model: Model, folder: Path | None) -> dict[str, Any]:
+    source: dict[str, Any] = {"pretrained_model_name_or_path": str(folder or model.path)}
+    return source | ({"revision": model.revision} if folder is None and model.revision else {})
+
+
+def _unusable(model: Model, error: Exception) -> BackendError:
+    return BackendError(f"model.path={model.path} cannot be loaded: {_one_line(error)}")
+
+
+def context_of(model: Model, config: Any) -> int:
+    """Tokens of prompt and answer together. Raises BackendError where the checkpoint cannot hold as many."""
+    own = int(config.get_text_config().max_position_embeddings)
+    if model.yarn_factor is not None:
+        assert model.yarn_original is not None
+        return model.context_length or int(model.yarn_factor * model.yarn_original)
+    if model.context_length is not None and model.context_length > own:
+        raise BackendError(
+            f"model.context_length is {model.context_length} but {model.path} is made for at most {own} tokens; "
+            "lower it, or set model.yarn_factor and model.yarn_original"
+        )
+    return model.context_length or own
+
+
+def config_overrides(model: Model, config: Any) -> dict[str, Any]:
+    """What of the checkpoint's config YaRN changes; {} without it. Keys are those of a transformers config.json."""
+    if model.yarn_factor is None:
+        return {}
+    rope = {
+        **config.get_text_config().rope_parameters,
+        "rope_type": "yarn",
+        "factor": model.yarn_factor,
+        "original_max_position_embeddings": model.yarn_original,
+        "attention_factor": 1.0,  # the attention temperature stays what the model was trained with
+    }
+    return {"max_position_embeddings": context_of(model, config), "rope_parameters": rope}
 
 
 def _stretch(config: Any, model: Model) -> None:
     """Apply model.context_length and YaRN to a transformers config, in place."""
-    text = config.get_text_config()
-    if model.yarn_factor is not None:
-        assert model.yarn_original is not None
-        text.rope_parameters = {
-            **text.rope_parameters,
-            "rope_type": "yarn",
-            "factor": model.yarn_factor,
-            "original_max_position_embeddings": model.yarn_original,
-            "attention_factor": 1.0,  # the attention temperature stays what the model was trained with
-        }
-        text.max_position_embeddings = model.context_length or int(model.yarn_factor * model.yarn_original)
-    elif model.context_length is not None and model.context_length > text.max_position_embeddings:
-        raise BackendError(
-            f"model.context_length is {model.context_length} but {model.path} is made for at most "
-            f"{text.max_position_embeddings} tokens; lower it, or set model.yarn_factor and model.yarn_original"
-        )
+    context_of(model, config)  # refuses
+    for key, value in config_overrides(model, config).items():
+        setattr(config.get_text_config(), key, value)
 
 
-def stop_tokens(net: Any, tokenizer: Any) -> frozenset[int]:
+def stop_tokens(generation_config: Any, tokenizer: Any) -> frozenset[int]:
     """Every token that ends a turn, of the generation config and of the tokenizer."""
-    eos = net.generation_config.eos_token_id
+    eos = generation_config.eos_token_id
     ids = eos if isinstance(eos, list) else [eos]
     return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends._chat import Chat, Rendered
 from backends._checkpoint import fingerprint, load, locate, stop_tokens
 from pacore_lab.errors import EngineDead, RequestError
 from pacore_lab.interfaces import Capabilities, OnChunk, Request
@@ -49,8 +47,7 @@ class HF:
     _capabilities: Capabilities = field(init=False, default=Capabilities())
     _fingerprint: str = field(init=False, default="")
     _worker: Worker | None = field(init=False, default=None)
-    _render: Any = field(init=False, default=None)
-    _renderer: ThreadPoolExecutor | None = field(init=False, default=None)
+    _chat: Chat | None = field(init=False, default=None)
     _arrivals: count[int] = field(init=False, default_factory=count)
 
     def __post_init__(self) -> None:
@@ -78,17 +75,8 @@ class HF:
         self._capabilities = Capabilities(
             seeds="request", logprobs="chosen", partial=True, priority=True, context_length=self._context(net)
         )
-        template = dict(self.model.chat_template_kwargs)
-
-        @lru_cache(maxsize=64)  # the samples of a round share their prompt
-        def render(messages: str) -> tuple[str, list[int]]:
-            text: str = tokenizer.apply_chat_template(
-                json.loads(messages), add_generation_prompt=True, tokenize=False, **template
-            )
-            return text, tokenizer(text, add_special_tokens=False)["input_ids"]
-
-        self._render, self._renderer = render, ThreadPoolExecutor(1, "hf-render")
-        self._worker = Worker(Decoder(net, stop_tokens(net, tokenizer), memory), tokenizer)
+        self._chat = Chat(self.model, tokenizer, self._context(net))
+        self._worker = Worker(Decoder(net, stop_tokens(net.generation_config, tokenizer), memory), tokenizer)
 
     def _load(self, folder: Path | None) -> tuple[Any, Any, Memory]:
         import torch
@@ -116,17 +104,11 @@ class HF:
         return self.model.context_length or int(net.config.get_text_config().max_position_embeddings)
 
     async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
-        worker = self._worker
-        if worker is None or self._renderer is None:
+        worker, chat = self._worker, self._chat
+        if worker is None or chat is None:
             raise EngineDead("the HF backend is not running: start() it first")
-        loop = asyncio.get_running_loop()
-        try:
-            messages = json.dumps(request.prompt)
-            text, prompt = await loop.run_in_executor(self._renderer, self._render, messages)
-        except Exception as error:  # whatever a chat template raises
-            reason = " ".join(str(error).split())
-            raise RequestError(f"the chat template of {self.model.name} refused the prompt: {reason}") from error
-        max_tokens, clamped = self._bound(len(prompt), request.params.max_tokens, worker.decoder.memory)
+        prompt = await chat.render(request)
+        self._refuse_too_large(prompt, worker.decoder.memory)
 
         from tokenizers.decoders import DecodeStream
 
@@ -134,43 +116,32 @@ class HF:
 
         return await worker.finish(
             Call(
-                prompt=prompt,
-                key=text,
+                prompt=prompt.tokens,
+                key=prompt.text,
                 order=(request.priority, next(self._arrivals)),
-                max_tokens=max_tokens,
+                max_tokens=prompt.max_tokens,
                 temperature=request.params.temperature,
                 top_p=request.params.top_p,
                 seed=request.seed,
                 logprobs=request.params.logprobs,
-                future=loop.create_future(),
+                future=asyncio.get_running_loop().create_future(),
                 on_chunk=on_chunk,
-                clamped=clamped,
+                clamped=prompt.clamped,
                 stream=DecodeStream(skip_special_tokens=True) if on_chunk else None,
             )
         )
 
-    def _bound(self, prompt: int, asked: int | None, memory: Memory) -> tuple[int, bool]:
-        """max_tokens of a request with `prompt` tokens, and whether it had to be reduced to fit the context."""
-        context = self._capabilities.context_length
-        assert context is not None
-        room = context - prompt
-        if room < 1:
+    def _refuse_too_large(self, prompt: Rendered, memory: Memory) -> None:
+        if memory.bucket_for(len(prompt.tokens) + prompt.max_tokens - 1).length > memory.budget:
             raise RequestError(
-                f"the prompt has {prompt} tokens and the context of {self.model.name} holds {context}, answer included"
+                f"a prompt of {len(prompt.tokens)} tokens with max_tokens {prompt.max_tokens} does not fit into "
+                f"backend.cache_tokens={memory.budget}: raise it, or lower model.max_tokens or model.context_length"
             )
-        max_tokens = min(room, asked) if asked is not None else room
-        if memory.bucket_for(prompt + max_tokens - 1).length > memory.budget:
-            raise RequestError(
-                f"a prompt of {prompt} tokens with max_tokens {max_tokens} does not fit into backend.cache_tokens="
-                f"{memory.budget}: raise it, or lower model.max_tokens or model.context_length"
-            )
-        return max_tokens, asked is not None and max_tokens < asked
 
     async def close(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.close()
-        if self._renderer is not None:
-            self._renderer.shutdown(wait=False)
-            self._renderer = None
-        self._render = None
+        if self._chat is not None:
+            self._chat.close()
+            self._chat = None

@@ -14,8 +14,9 @@ from typing import Any
 
 from pacore_lab import analysis, report, results, terminal
 from pacore_lab.dispatch import Dispatcher
-from pacore_lab.errors import BackendError, ConfigError, DataError, LabError, StoreError, Unsupported
-from pacore_lab.interfaces import Backend, Capabilities, Grader, ProblemSet, Strategy
+from pacore_lab.errors import BackendError, ConfigError, DataError, LabError, StoreError
+from pacore_lab.interfaces import Backend, Grader, ProblemSet, Strategy
+from pacore_lab.needs import refuse_unsupported
 from pacore_lab.record import line_of
 from pacore_lab.sampler import EpisodeSampler
 from pacore_lab.store import Store
@@ -66,7 +67,7 @@ async def run(run: Run) -> None:
     started = time.monotonic()
     try:
         await run.backend.start()
-        _refuse_unsupported(run.model, run.backend.capabilities)
+        refuse_unsupported(run.strategy, run.model, run.backend.capabilities)
         async with _opened(run.store) as store:
             fingerprint = run.backend.fingerprint
             folder.open(results.versions({"fingerprint": fingerprint, **asdict(run.backend.capabilities)}))
@@ -136,11 +137,6 @@ class _Episodes:
             failures=counters.failed,
             retries=counters.retries,
         )
-
-
-def _refuse_unsupported(model: Model, capabilities: Capabilities) -> None:
-    if model.logprobs and capabilities.logprobs == "none":
-        raise Unsupported("model.logprobs=true, but this backend gives no log-probabilities; set it to false")
 
 
 async def _refuse_small_pool(run: Run, problem: Problem) -> None:

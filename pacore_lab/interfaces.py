@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from pacore_lab.types import Completion, Grade, Message, Problem, Prompt, Round, SamplingParams, Solution, Trajectory
@@ -16,8 +16,10 @@ class Capabilities:
 
     seeds: "request" - each request's seed is honoured; "engine" - one seed for all; "none".
     logprobs: of the chosen tokens, of the top k, or none.
-    partial: tokens are reported while they are made, so that an aborted trajectory's tokens are counted.
+    partial: what an aborted trajectory had is reported, so that its tokens are counted.
+    priority: waiting requests are served in the order of `Request.priority`.
     context_length: tokens of prompt and answer together, None where it is not known.
+    evidence: which engine this is and how the above was found out, for the run's metadata.
     """
 
     seeds: Literal["none", "engine", "request"] = "none"
@@ -25,6 +27,7 @@ class Capabilities:
     partial: bool = False
     priority: bool = False
     context_length: int | None = None
+    evidence: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +75,8 @@ class Backend(Protocol):
     async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
         """Sample one completion. Cancelling the call aborts it in the engine.
 
-        on_chunk: called as text arrives; without it a backend is free to answer in one piece.
+        on_chunk: called as text arrives, and before a cancelled call ends with what came last; without it a backend
+        is free to answer in one piece.
         Raises TransientError, RequestError or EngineDead.
         """
         ...
@@ -98,6 +102,12 @@ class Sampler(Protocol):
 
 
 class Strategy(Protocol):
+    """`needs`, an optional class attribute of a strategy and of its parts, names what they cannot do without:
+
+    a set of "logprobs" (of every trajectory), "partial" (to stream and abort), "seeds" and "priority". A backend that
+    lacks one is refused before the first token (`pacore_lab.needs`).
+    """
+
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution: ...
 
 

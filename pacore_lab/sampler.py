@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from pacore_lab.dispatch import Dispatcher, Flight
-from pacore_lab.errors import ConfigError
+from pacore_lab.errors import ConfigError, Unsupported
 from pacore_lab.store import POOL_REPEAT, SampleName, digest
 from pacore_lab.types import Prompt, Trajectory
 
@@ -86,6 +86,8 @@ class EpisodeSampler:
 
     @asynccontextmanager
     async def stream(self, prompt: Prompt, n: int) -> AsyncIterator[AsyncIterator[Trajectory]]:
+        if not self._dispatcher.backend.capabilities.partial:
+            raise Unsupported("this strategy aborts trajectories, and this backend would not count what they had")
         async with self._open(prompt, n, partial=True) as arrivals:
             yield arrivals
 
