@@ -13,10 +13,7 @@ from backends._decoder import Decoder
 from backends._rows import Row
 from pacore_lab.errors import EngineDead
 from pacore_lab.interfaces import Chunk, OnChunk
-from pacore_lab.types import Completion
-
-WINDOW = 64
-"""Tokens per window of log-probabilities."""
+from pacore_lab.types import Completion, mean_and_windows
 
 
 @dataclass(kw_only=True, eq=False, slots=True)
@@ -112,7 +109,7 @@ class Worker:
 
     def _completion(self, call: Call) -> Completion:
         tokens = call.tokens[:-1] if call.finish_reason == "stop" else call.tokens
-        windows = [call.logprob[i : i + WINDOW] for i in range(0, len(call.logprob), WINDOW)]
+        mean, windows = mean_and_windows(call.logprob if call.logprobs else ())
         return Completion(
             content=self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False),
             finish_reason=call.finish_reason,
@@ -121,8 +118,8 @@ class Worker:
             cached_tokens=call.cached_tokens,
             max_tokens=call.max_tokens,
             clamped=call.clamped,
-            mean_logprob=sum(call.logprob) / len(call.logprob) if call.logprobs else None,
-            window_logprobs=tuple(sum(window) / len(window) for window in windows) if call.logprobs else None,
+            mean_logprob=mean,
+            window_logprobs=windows,
         )
 
     def _deliver(self, events: Iterable[tuple[Call, Chunk | None, Completion | None]]) -> None:

@@ -137,8 +137,13 @@ def _interrupted() -> NoReturn:
 
 
 def command(main: Callable[[], None]) -> None:
-    """Run Hydra's main on the command line, with `strategy/schedule=[8,2]` as short for the schedule's widths."""
-    sys.argv[1:] = [re.sub(r"^strategy/schedule=(?=\[)", "strategy.schedule.widths=", word) for word in sys.argv[1:]]
+    """Run Hydra's main on the command line, read with two liberties.
+
+    `strategy/schedule=[8,2]` is short for the schedule's widths, and a mapping may bring keys of its own
+    (`backend.extra_body={top_k: 20}`), for which Hydra wants `++`.
+    """
+    words = [re.sub(r"^strategy/schedule=(?=\[)", "strategy.schedule.widths=", word) for word in sys.argv[1:]]
+    sys.argv[1:] = [re.sub(r"^(?=\w+(\.\w+)+=\{)", "++", word) for word in words]
     one_line_errors(main)()
 
 
@@ -160,7 +165,7 @@ def _unknown_key(key: str) -> str:
     head, _, rest = key.partition(".")
     known = [field.name for field in fields(Config)]
     if rest and head in known:
-        return f"there is no key {key}; python run.py --cfg job prints the keys of {head}"
+        return f"there is no key {key}; python run.py --cfg job prints those of {head} (+{key}= adds to a free mapping)"
     close = difflib.get_close_matches(head, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the root keys are {', '.join(known)}"
     return f"there is no key {key}; {hint}"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypeAlias, TypedDict
+
+
+WINDOW = 64
+"""Tokens per entry of `Completion.window_logprobs`."""
 
 
 class ChatMessage(TypedDict):
@@ -189,6 +194,14 @@ class Grade:
     score: float | None
     answer: str | None = None
     reason: str = ""
+
+
+def mean_and_windows(logprobs: Sequence[float]) -> tuple[float | None, tuple[float, ...] | None]:
+    """`Completion.mean_logprob` and `window_logprobs` of the log-probability of each chosen token."""
+    if not logprobs:
+        return None, None
+    windows = [logprobs[i : i + WINDOW] for i in range(0, len(logprobs), WINDOW)]
+    return math.fsum(logprobs) / len(logprobs), tuple(math.fsum(window) / len(window) for window in windows)
 
 
 def conclusion(content: str) -> str:

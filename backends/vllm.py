@@ -1,0 +1,269 @@
+"""vLLM in this process (its engine core runs in a process of its own, which vLLM starts and stops)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from backends._chat import Chat, Rendered
+from backends._checkpoint import config_overrides, context_of, fingerprint, load_tokenizer, locate
+from backends._child import root_cause
+from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError
+from pacore_lab.interfaces import Capabilities, Chunk, OnChunk, Request
+from pacore_lab.types import Completion, Model, mean_and_windows
+
+OWN_ARGS = {
+    "model", "tokenizer", "revision", "dtype", "max_model_len", "hf_overrides", "tensor_parallel_size",
+    "data_parallel_size", "gpu_memory_utilization", "load_format", "stream_interval", "enable_prefix_caching",
+    "scheduling_policy", "logprobs_mode", "seed",
+}  # fmt: skip
+
+
+@dataclass(kw_only=True, eq=False)
+class VLLM:
+    """Samples with vLLM's asynchronous engine, one request per trajectory; siblings share the prefix cache.
+
+    A request's seed is given to the engine, but its text also depends, by rounding, on what else is in the batch: the
+    store is the record. Log-probabilities are the model's own, before temperature and top-p.
+
+    tensor_parallel_size, data_parallel_size: GPUs per copy of the model, and copies.
+    gpu_memory_utilization: share of each GPU's memory that vLLM may take; its rule for a CPU is
+        VLLM_CPU_KVCACHE_SPACE.
+    load_format: "dummy" gives random weights of the right shape, to measure speed.
+    stream_interval: tokens per chunk of a trajectory that may be aborted.
+    engine_args: any further field of vLLM's AsyncEngineArgs.
+    """
+
+    model: Model
+    tensor_parallel_size: int = 1
+    data_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    load_format: str = "auto"
+    stream_interval: int = 16
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+
+    _capabilities: Capabilities = field(init=False, default=Capabilities())
+    _fingerprint: str = field(init=False, default="")
+    _engine: Any = field(init=False, default=None)
+    _chat: Chat | None = field(init=False, default=None)
+    _log: Path | None = field(init=False, default=None)
+    _numbers: count[int] = field(init=False, default_factory=count)
+
+    def __post_init__(self) -> None:
+        for key in ("tensor_parallel_size", "data_parallel_size", "stream_interval"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"backend.{key} is {getattr(self, key)}; it must be 1 or more")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ValueError(f"backend.gpu_memory_utilization is {self.gpu_memory_utilization}; give a share in (0, 1]")
+        if taken := sorted(OWN_ARGS & set(self.engine_args)):
+            raise ValueError(f"backend.engine_args sets {', '.join(taken)}, which the lab sets itself: use model.* or")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    async def start(self) -> None:
+        folder = locate(self.model)
+        config, tokenizer = await asyncio.to_thread(load_tokenizer, self.model, folder)
+        context = context_of(self.model, config)
+        self._chat = Chat(self.model, tokenizer, context)
+        self._engine = await asyncio.to_thread(self._launch, folder, config, context)
+        commit = getattr(config, "_commit_hash", None)
+        self._fingerprint = "vllm:" + await asyncio.to_thread(fingerprint, self.model, folder, commit)
+        import vllm
+
+        self._capabilities = Capabilities(
+            seeds="request",
+            logprobs="chosen",
+            partial=True,
+            priority=True,
+            context_length=context,
+            evidence={"engine": f"vLLM {vllm.__version__}"},
+        )
+
+    def _launch(self, folder: Path | None, config: Any, context: int) -> Any:
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        handle, name = tempfile.mkstemp(prefix="pacore-vllm-", suffix=".log")
+        self._log = Path(name)
+        with _output_to(handle):
+            try:
+                from vllm import AsyncEngineArgs
+                from vllm.v1.engine.async_llm import AsyncLLM
+            except ImportError as error:
+                raise BackendError(
+                    f"vLLM cannot be imported ({error}); install the lab with its extra in vLLM's environment "
+                    "(pip install -e '.[vllm]'), or use backend=vllm_server backend.python=PATH"
+                ) from error
+            own: dict[str, Any] = {
+                "model": str(folder or self.model.path),
+                "revision": self.model.revision if folder is None else None,
+                "dtype": self.model.dtype,
+                "max_model_len": context,
+                "hf_overrides": config_overrides(self.model, config),
+                "tensor_parallel_size": self.tensor_parallel_size,
+                "data_parallel_size": self.data_parallel_size,
+                "gpu_memory_utilization": self.gpu_memory_utilization,
+                "load_format": self.load_format,
+                "stream_interval": self.stream_interval,
+                "enable_prefix_caching": True,
+                "scheduling_policy": "priority",
+            }
+            try:
+                engine = AsyncLLM.from_engine_args(
+                    AsyncEngineArgs(**{"disable_log_stats": True, **self.engine_args, **own})
+                )
+            except TypeError as error:
+                raise BackendError(f"backend.engine_args: {' '.join(str(error).split())}") from error
+            except Exception as error:  # whatever vLLM raises; the reason is often in its child's output only
+                raise BackendError(f"vLLM did not start: {self._reason(error)} (log: {name})") from error
+            for handler in logging.getLogger("vllm").handlers:
+                if isinstance(handler, logging.StreamHandler):
+                    handler.setStream(self._log.open("a"))
+            return engine
+
+    def _reason(self, error: BaseException) -> str:
+        """Of the engine core's troubles this process hears only that there were some: the log tells."""
+        assert self._log is not None
+        told = " ".join(str(error).split())[:300]
+        if told and "root cause" not in told:
+            return f"{type(error).__name__}: {told}"
+        return root_cause(self._log.read_text(errors="replace")) or told
+
+    async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
+        engine, chat = self._engine, self._chat
+        if engine is None or chat is None:
+            raise EngineDead("the vLLM backend is not running: start() it first")
+        prompt = await chat.render(request)
+        name = f"{request.id}-{next(self._numbers)}"  # vLLM takes a name twice without a word
+        outputs = engine.generate(
+            {"type": "token", "prompt_token_ids": prompt.tokens},
+            _sampling(request, prompt, stream=on_chunk is not None),
+            name,
+            priority=request.priority,
+        )
+        sampled = _Sampled(chat, prompt, on_chunk)
+        from vllm.exceptions import VLLMClientError, VLLMServerError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            if on_chunk is None:
+                await sampled.read(outputs)  # cancelling it aborts the request
+            else:
+                await self._read_to_the_end(sampled, outputs, name)
+        except EngineDeadError as error:
+            raise EngineDead(f"vLLM's engine died: {self._reason(error)} (log: {self._log})") from error
+        except VLLMClientError as error:
+            raise RequestError(f"vLLM refuses the request: {' '.join(str(error).split())}") from error
+        except VLLMServerError as error:
+            raise TransientError(f"vLLM failed: {' '.join(str(error.__cause__ or error).split())}") from error
+        return sampled.completion()
+
+    async def _read_to_the_end(self, sampled: _Sampled, outputs: AsyncIterator[Any], name: str) -> None:
+        """As `sampled.read`, but a cancelled call still takes in what the aborted request had."""
+        reading = asyncio.create_task(sampled.read(outputs))
+        try:
+            await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            aborting = asyncio.create_task(self._engine.abort(name))
+            await asyncio.wait([aborting])
+            await asyncio.wait([reading], timeout=10)
+            reading.cancel()
+            reading.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody asks any more
+            raise
+
+    async def close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            healthy = not engine.errored
+            await asyncio.to_thread(engine.shutdown, timeout=0)
+            engine.shutdown = lambda *_: None  # its __del__ calls it again at the interpreter's end, and fails
+            if self._log is not None and healthy:
+                self._log.unlink(missing_ok=True)
+        if self._chat is not None:
+            self._chat.close()
+            self._chat = None
+
+
+def _sampling(request: Request, prompt: Rendered, *, stream: bool) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=request.params.temperature,
+        top_p=request.params.top_p,
+        max_tokens=prompt.max_tokens,
+        seed=request.seed,
+        logprobs=0 if request.params.logprobs else None,
+        flat_logprobs=request.params.logprobs,
+        detokenize=stream,  # a whole text is decoded at once, in the end
+        output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
+    )
+
+
+class _Sampled:
+    """What came of a request so far."""
+
+    def __init__(self, chat: Chat, prompt: Rendered, on_chunk: OnChunk | None) -> None:
+        self.chat, self.prompt, self.on_chunk = chat, prompt, on_chunk
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.finish_reason, self.cached = "", 0
+
+    async def read(self, outputs: AsyncIterator[Any]) -> None:
+        async for output in outputs:
+            piece = output.outputs[0]
+            self.tokens += piece.token_ids
+            self.cached = output.num_cached_tokens or self.cached
+            self.finish_reason = piece.finish_reason or ""
+            if piece.logprobs is not None:
+                self.logprobs += [piece.logprobs.logprobs[i] for i in piece.logprobs.start_indices]
+            if self.on_chunk is not None and piece.token_ids:
+                self.on_chunk(Chunk(text=piece.text, tokens=len(piece.token_ids)))
+
+    def completion(self) -> Completion:
+        if self.finish_reason not in ("stop", "length"):
+            raise TransientError(f"vLLM gave the request up (finish reason {self.finish_reason!r})")
+        mean, windows = mean_and_windows(self.logprobs)
+        return Completion(
+            content=self.chat.decode(self.tokens[:-1] if self.finish_reason == "stop" else self.tokens),
+            finish_reason=self.finish_reason,
+            prompt_tokens=len(self.prompt.tokens),
+            generated_tokens=len(self.tokens),
+            cached_tokens=self.cached,
+            max_tokens=self.prompt.max_tokens,
+            clamped=self.prompt.clamped,
+            mean_logprob=mean,
+            window_logprobs=windows,
+        )
+
+
+@contextlib.contextmanager
+def _output_to(handle: int) -> Iterator[None]:
+    """What this process and the children it starts meanwhile print goes to a file: engines write to the terminal."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, old in zip((1, 2), kept, strict=True):
+            os.dup2(old, number)
+            os.close(old)
