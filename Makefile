@@ -2,7 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench clean
+ENGINES := .engines
+export PACORE_VLLM ?= $(CURDIR)/$(ENGINES)/vllm
+export PACORE_SGLANG ?= $(CURDIR)/$(ENGINES)/sglang
+ENGINE_TESTS := -m pytest -p no:hypothesispytest tests/engines
+BENCH := -m pytest -p no:hypothesispytest --benchmark-enable --benchmark-columns=min,median,max,iqr,rounds -s
+
+.PHONY: run test test-engines lint bench clean
 
 run: .venv/ready
 	$(BIN)/python run.py repeats=4 $(ARGS)
@@ -10,13 +16,28 @@ run: .venv/ready
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
 
+# Real engines on a CPU: transformers, vLLM and SGLang in process, vLLM and SGLang served. Builds their environments
+# (6 GB, some minutes) unless PACORE_VLLM and PACORE_SGLANG name them.
+test-engines: .venv/ready $(PACORE_VLLM)/ready $(PACORE_SGLANG)/ready
+	PACORE_ENGINES=hf,vllm_server,sglang,sglang_server $(BIN)/python $(ENGINE_TESTS) $(ARGS)
+	PACORE_ENGINES=vllm $(PACORE_VLLM)/bin/python $(ENGINE_TESTS) $(ARGS)
+
 lint: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/ready
-	$(BIN)/python -m pytest tests/bench_*.py --benchmark-enable --benchmark-columns=min,median,max,iqr,rounds -s $(ARGS)
+# The figures of docs/performance.md; on a quiet machine.
+bench: .venv/ready $(PACORE_VLLM)/ready $(PACORE_SGLANG)/ready
+	$(BIN)/python $(BENCH) tests/bench_*.py $(ARGS)
+	PACORE_ENGINES=hf,sglang $(BIN)/python $(BENCH) tests/engines/bench_efficiency.py $(ARGS)
+	PACORE_ENGINES=hf,vllm $(PACORE_VLLM)/bin/python $(BENCH) -k vllm tests/engines/bench_efficiency.py $(ARGS)
+
+%/vllm/ready: tests/engines/install.sh tests/engines/vllm.txt
+	PYTHON=$(PYTHON) tests/engines/install.sh vllm $(@D)
+
+%/sglang/ready: tests/engines/install.sh tests/engines/sglang.txt
+	PYTHON=$(PYTHON) tests/engines/install.sh sglang $(@D)
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
@@ -25,4 +46,4 @@ bench: .venv/ready
 	@touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv $(ENGINES)

@@ -72,8 +72,19 @@ class HF:
 
         commit = getattr(net.config, "_commit_hash", None)
         self._fingerprint = await asyncio.to_thread(fingerprint, self.model, folder, commit)
+        import torch
+        import transformers
+
         self._capabilities = Capabilities(
-            seeds="request", logprobs="chosen", partial=True, priority=True, context_length=self._context(net)
+            seeds="request",
+            logprobs="chosen",
+            partial=True,
+            priority=True,
+            context_length=self._context(net),
+            evidence={
+                "engine": f"transformers {transformers.__version__}, torch {torch.__version__}",
+                "device": torch.cuda.get_device_name(net.device) if net.device.type == "cuda" else str(net.device),
+            },
         )
         self._chat = Chat(self.model, tokenizer, self._context(net))
         self._worker = Worker(Decoder(net, stop_tokens(net.generation_config, tokenizer), memory), tokenizer)

@@ -17,9 +17,9 @@ from typing import Any
 from backends._chat import Chat, Rendered
 from backends._checkpoint import config_overrides, context_of, fingerprint, load_tokenizer, locate
 from backends._child import root_cause
-from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError
+from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError, Unsupported
 from pacore_lab.interfaces import Capabilities, Chunk, OnChunk, Request
-from pacore_lab.types import Completion, Model, mean_and_windows
+from pacore_lab.types import Completion, Model, SamplingParams, mean_and_windows
 
 OWN_ARGS = {
     "model", "tokenizer", "revision", "dtype", "max_model_len", "hf_overrides", "tensor_parallel_size",
@@ -107,6 +107,10 @@ class VLLM:
                     f"vLLM cannot be imported ({error}); install the lab with its extra in vLLM's environment "
                     "(pip install -e '.[vllm]'), or use backend=vllm_server backend.python=PATH"
                 ) from error
+            try:
+                _sampling(self.model.sampling, context)
+            except Exception as error:  # such as temperatures above 2
+                raise Unsupported(f"vLLM refuses model.*: {' '.join(str(error).split())}") from error
             own: dict[str, Any] = {
                 "model": str(folder or self.model.path),
                 "revision": self.model.revision if folder is None else None,
@@ -130,8 +134,8 @@ class VLLM:
             except Exception as error:  # whatever vLLM raises; the reason is often in its child's output only
                 raise BackendError(f"vLLM did not start: {self._reason(error)} (log: {name})") from error
             for handler in logging.getLogger("vllm").handlers:
-                if isinstance(handler, logging.StreamHandler):
-                    handler.setStream(self._log.open("a"))
+                if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
+                    handler.setStream(self._log.open("a"))  # type: ignore[attr-defined]
             return engine
 
     def _reason(self, error: BaseException) -> str:
@@ -148,11 +152,9 @@ class VLLM:
             raise EngineDead("the vLLM backend is not running: start() it first")
         prompt = await chat.render(request)
         name = f"{request.id}-{next(self._numbers)}"  # vLLM takes a name twice without a word
+        params = _sampling(request.params, prompt.max_tokens, seed=request.seed, stream=on_chunk is not None)
         outputs = engine.generate(
-            {"type": "token", "prompt_token_ids": prompt.tokens},
-            _sampling(request, prompt, stream=on_chunk is not None),
-            name,
-            priority=request.priority,
+            {"type": "token", "prompt_token_ids": prompt.tokens}, params, name, priority=request.priority
         )
         sampled = _Sampled(chat, prompt, on_chunk)
         from vllm.exceptions import VLLMClientError, VLLMServerError
@@ -197,17 +199,17 @@ class VLLM:
             self._chat = None
 
 
-def _sampling(request: Request, prompt: Rendered, *, stream: bool) -> Any:
-    from vllm import SamplingParams
+def _sampling(params: SamplingParams, max_tokens: int, *, seed: int = 0, stream: bool = False) -> Any:
+    import vllm
     from vllm.sampling_params import RequestOutputKind
 
-    return SamplingParams(
-        temperature=request.params.temperature,
-        top_p=request.params.top_p,
-        max_tokens=prompt.max_tokens,
-        seed=request.seed,
-        logprobs=0 if request.params.logprobs else None,
-        flat_logprobs=request.params.logprobs,
+    return vllm.SamplingParams(
+        temperature=params.temperature,
+        top_p=params.top_p,
+        max_tokens=max_tokens,
+        seed=seed,
+        logprobs=0 if params.logprobs else None,
+        flat_logprobs=params.logprobs,
         detokenize=stream,  # a whole text is decoded at once, in the end
         output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
     )

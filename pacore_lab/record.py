@@ -119,4 +119,5 @@ def _facts(trajectory: Trajectory, item: Drawn) -> dict[str, Any]:
         "counted": done.counted,
         "reused": item.reused,
         "clamped": done.clamped,
+        "mean_logprob": done.mean_logprob,
     }

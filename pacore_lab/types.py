@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
-
 WINDOW = 64
 """Tokens per entry of `Completion.window_logprobs`."""
 
