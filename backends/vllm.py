@@ -27,6 +27,9 @@ OWN_ARGS = {
     "scheduling_policy", "logprobs_mode", "seed",
 }  # fmt: skip
 
+SHAPING_ARGS = ("quantization", "kv_cache_dtype")
+"""Engine arguments that decide the distribution of samples, for the fingerprint."""
+
 
 @dataclass(kw_only=True, eq=False)
 class VLLM:
@@ -65,7 +68,9 @@ class VLLM:
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ValueError(f"backend.gpu_memory_utilization is {self.gpu_memory_utilization}; give a share in (0, 1]")
         if taken := sorted(OWN_ARGS & set(self.engine_args)):
-            raise ValueError(f"backend.engine_args sets {', '.join(taken)}, which the lab sets itself: use model.* or")
+            raise ValueError(
+                f"backend.engine_args sets {', '.join(taken)}, which the lab sets itself: use backend.*, model.*"
+            )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -82,7 +87,8 @@ class VLLM:
         self._chat = Chat(self.model, tokenizer, context)
         self._engine = await asyncio.to_thread(self._launch, folder, config, context)
         commit = getattr(config, "_commit_hash", None)
-        self._fingerprint = "vllm:" + await asyncio.to_thread(fingerprint, self.model, folder, commit)
+        digest = await asyncio.to_thread(fingerprint, self.model, folder, commit)
+        self._fingerprint = ":".join(["vllm", digest, *self._shaping()])
         import vllm
 
         self._capabilities = Capabilities(
@@ -93,6 +99,10 @@ class VLLM:
             context_length=context,
             evidence={"engine": f"vLLM {vllm.__version__}"},
         )
+
+    def _shaping(self) -> list[str]:
+        shaping = [f"{key} {self.engine_args[key]}" for key in SHAPING_ARGS if key in self.engine_args]
+        return shaping + (["random weights"] if self.load_format == "dummy" else [])
 
     def _launch(self, folder: Path | None, config: Any, context: int) -> Any:
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

@@ -1,0 +1,245 @@
+"""What every backend promises (`pacore_lab.interfaces.Backend`), asked of real engines with the tiny checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from functools import cache
+from itertools import count
+from statistics import median
+from typing import Any
+
+import pytest
+
+from pacore_lab.errors import RequestError
+from pacore_lab.interfaces import Backend, Chunk, Request
+from pacore_lab.types import ChatMessage, Completion, SamplingParams
+from tests.engines.conftest import CONTEXT, QUIET, checkpoint
+from tests.engines.metrics import busy, idle
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+numbers = count()
+SERVED = ("vllm_server", "sglang_server")
+
+QUESTION: ChatMessage = {"role": "user", "content": "What is 23 * 45?"}
+CONVERSATIONS: dict[str, tuple[ChatMessage, ...]] = {
+    "one turn": (QUESTION,),
+    "several": ({"role": "system", "content": "Be brief."}, QUESTION, {"role": "assistant", "content": "1"}, QUESTION),
+    "odd text": ({"role": "user", "content": "  größer 数学 🙂\n\n<|im_end|> </think> {{x}}  "},),
+    "parts": ({"role": "user", "content": [{"type": "text", "text": "What is 2 * 3?"}]},),
+}
+
+
+@cache
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(checkpoint())
+
+
+@cache
+def net() -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(checkpoint(), dtype="float32").eval()
+
+
+def tokens_of(prompt: Sequence[ChatMessage]) -> list[int]:
+    text = tokenizer().apply_chat_template(list(prompt), add_generation_prompt=True, tokenize=False)
+    return tokenizer()(text, add_special_tokens=False)["input_ids"]
+
+
+def asking(
+    prompt: tuple[ChatMessage, ...] = (QUESTION,), *, seed: int = 1, priority: int = 0, **params: Any
+) -> Request:
+    """Answered as the checkpoint was trained to, unless the temperature says otherwise."""
+    drawn = SamplingParams(**{"temperature": 1 / QUIET, **params})
+    return Request(id=f"r{next(numbers)}", prompt=prompt, params=drawn, seed=seed, priority=priority)
+
+
+def rambling(seed: int = 1, **params: Any) -> Request:
+    """Nearly uniform tokens: an answer ends after some 220 of them, and often after many more."""
+    return asking(seed=seed, temperature=2.0, **params)
+
+
+def logprobs_of(prompt: Sequence[ChatMessage], completion: Completion, weights: Any = None) -> list[float]:
+    """What transformers says of the same text: log-probability of each of its tokens, the end of turn included."""
+    import torch
+
+    asked, answer = tokens_of(prompt), tokenizer()(completion.content, add_special_tokens=False)["input_ids"]
+    if completion.finish_reason == "stop":
+        answer.append(tokenizer().eos_token_id)
+    assert len(answer) == completion.generated_tokens
+    with torch.inference_mode():
+        logits = (weights or net())(torch.tensor([asked + answer])).logits[0, len(asked) - 1 : -1].float()
+    return torch.log_softmax(logits, -1).gather(1, torch.tensor(answer)[:, None])[:, 0].tolist()
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+async def test_prompts_are_rendered_by_the_checkpoints_template(engine: Backend, name: str) -> None:
+    prompt = CONVERSATIONS[name]
+    assert (await engine.complete(asking(prompt, max_tokens=1))).prompt_tokens == len(tokens_of(prompt))
+
+
+async def test_greedy_text_is_that_of_transformers(engine: Backend) -> None:
+    """A prompt rendered differently, or a model run differently, shows in what it says."""
+    import torch
+
+    prompt = torch.tensor([tokens_of((QUESTION,))])
+    with torch.inference_mode():
+        ids = net().generate(prompt, do_sample=False, max_new_tokens=60)[0, prompt.shape[1] :]
+    text = tokenizer().decode(ids, skip_special_tokens=True)
+    assert (await engine.complete(asking(temperature=0.0, max_tokens=60))).content == text
+
+
+async def test_stop_and_length_and_token_counts(engine: Backend) -> None:
+    stopped = [done for seed in range(8) for done in [await engine.complete(asking(seed=seed))]]
+    for done in stopped:
+        assert done.finish_reason == "stop"
+        assert "<|im_end|>" not in done.content
+        assert done.generated_tokens == len(tokenizer()(done.content)["input_ids"]) + 1
+    cut = await engine.complete(asking(max_tokens=7))
+    assert (cut.finish_reason, cut.generated_tokens, cut.max_tokens, cut.clamped) == ("length", 7, 7, False)
+    assert len(tokenizer()(cut.content)["input_ids"]) == 7
+
+
+async def test_max_tokens_beyond_the_context_are_clamped_and_that_is_recorded(engine: Backend) -> None:
+    done = await engine.complete(asking(max_tokens=1_000_000))
+    assert done.finish_reason == "stop"
+    assert done.clamped
+    assert done.max_tokens == CONTEXT - done.prompt_tokens
+
+
+async def test_an_answer_ends_with_the_context(engine: Backend, kind: str) -> None:
+    long: tuple[ChatMessage, ...] = ({"role": "user", "content": "7" * (CONTEXT - 60)},)
+    done = [await engine.complete(asking(long, seed=seed, temperature=2.0)) for seed in range(6)]
+    room = CONTEXT - len(tokens_of(long))
+    assert max(item.generated_tokens for item in done) <= room
+    spare = 6 if kind == "sglang_server" else 0  # SGLang keeps a few tokens of its context for itself
+    assert all(item.generated_tokens >= room - spare for item in done if item.finish_reason == "length")
+    assert any(item.finish_reason == "length" for item in done)
+
+
+async def test_a_prompt_too_long_is_one_line_and_the_engine_lives(engine: Backend, kind: str) -> None:
+    long: tuple[ChatMessage, ...] = ({"role": "user", "content": "1+" * 3000},)
+    with pytest.raises(RequestError) as caught:
+        await engine.complete(asking(long))
+    assert "\n" not in str(caught.value)
+    assert str(CONTEXT) in str(caught.value)
+    assert str(len(tokens_of(long))) in str(caught.value) or kind == "vllm_server"  # it stops counting at the limit
+    assert (await engine.complete(asking())).content
+
+
+async def test_seeds_as_declared(engine: Backend) -> None:
+    """The same seed asked alone repeats; another differs."""
+    assert engine.capabilities.seeds == "request"
+    texts = [(await engine.complete(asking(seed=seed))).content for seed in (5, 5, 2**62 + 5, 2**62 + 5, 6)]
+    assert texts[0] == texts[1]
+    assert texts[2] == texts[3]
+    many = await asyncio.gather(*(engine.complete(rambling(seed, max_tokens=20)) for seed in range(64)))
+    assert len({done.content for done in many}) > 60  # some end at once
+
+
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.03}, {"top_p": 0.8}, {"temperature": 0.06, "top_p": 0.5}])
+async def test_logprobs_are_the_models_own(engine: Backend, params: dict[str, float]) -> None:
+    """Before temperature and top-p, whatever they are; as mean and per window of 64."""
+    assert engine.capabilities.logprobs == "chosen"
+    done = [await engine.complete(asking(seed=seed, logprobs=True, **params)) for seed in range(3)]
+    for item in done:
+        expected = logprobs_of((QUESTION,), item)
+        assert item.mean_logprob == pytest.approx(sum(expected) / len(expected), abs=2e-3)
+        windows = [expected[i : i + 64] for i in range(0, len(expected), 64)]
+        assert item.window_logprobs == pytest.approx([sum(w) / len(w) for w in windows], abs=5e-3)
+    assert (await engine.complete(asking())).mean_logprob is None
+
+
+async def test_chunks_add_up(engine: Backend) -> None:
+    for seed in range(4):
+        chunks: list[Chunk] = []
+        done = await engine.complete(asking(seed=seed), chunks.append)
+        assert "".join(chunk.text for chunk in chunks) == done.content
+        assert sum(chunk.tokens for chunk in chunks) in (done.generated_tokens, done.generated_tokens - 1)
+
+
+async def test_cancelling_aborts_in_the_engine_and_keeps_what_there_was(engine: Backend, kind: str) -> None:
+    """Confirmed by the engine's own metrics, within two seconds."""
+    found: list[list[Chunk]] = [[] for _ in range(16)]
+    tasks = [
+        asyncio.create_task(engine.complete(rambling(seed, max_tokens=4000), chunks.append))
+        for seed, chunks in enumerate(found)
+    ]
+    async with asyncio.timeout(60):
+        while not all(
+            sum(chunk.tokens for chunk in chunks) > 8 or task.done() for chunks, task in zip(found, tasks, strict=True)
+        ):
+            await asyncio.sleep(0.01)
+    left = [i for i, task in enumerate(tasks) if not task.done()]
+    assert len(left) >= 4, "too few of them are long enough; take other seeds"
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(tasks[i].cancelled() for i in left)
+    assert await idle(kind, engine, seconds=10) < 2
+    for i in left:
+        assert sum(chunk.tokens for chunk in found[i]) >= 2
+        assert "".join(chunk.text for chunk in found[i])
+
+
+async def test_1000_cancelled_requests_leave_nothing(engine: Backend, kind: str) -> None:
+    """Cancelled before they are sent, while they wait and while they run; then the engine is idle and works."""
+    generator = random.Random(0)
+
+    async def cancelled(seed: int) -> None:
+        task = asyncio.create_task(
+            engine.complete(rambling(seed, max_tokens=2000), [None, lambda chunk: None][seed % 2])
+        )
+        await asyncio.sleep(generator.choice([0, 0.001, 0.05, generator.random()]))
+        task.cancel()
+        await asyncio.wait([task])
+
+    for start in range(0, 1000, 250):
+        await asyncio.gather(*(cancelled(seed) for seed in range(start, start + 250)))
+    assert await idle(kind, engine, seconds=30) < 5
+    assert len([task for task in asyncio.all_tasks() if not task.done()]) < 20
+    done = await asyncio.gather(*(engine.complete(asking(seed=seed)) for seed in range(64)))
+    assert all(item.finish_reason == "stop" for item in done)
+
+
+async def test_1024_at_once(engine: Backend, kind: str) -> None:
+    """All answered, none mixed up with another, and more of them at work than one."""
+    prompts: list[tuple[ChatMessage, ...]] = [
+        ({"role": "user", "content": f"What is {i} * {i + 1}?{' ' * (i % 7)}"},) for i in range(1024)
+    ]
+    tasks = [
+        asyncio.create_task(engine.complete(asking(prompt, seed=i, max_tokens=40 + i % 50)))
+        for i, prompt in enumerate(prompts)
+    ]
+    peak = 0
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0.2)
+        peak = max(peak, await busy(kind, engine))
+    assert peak > 64, "the engine never had many of them at once"
+    for i, done in enumerate(await asyncio.gather(*tasks)):
+        assert done.prompt_tokens == len(tokens_of(prompts[i]))
+        assert done.generated_tokens <= 40 + i % 50
+        assert done.finish_reason in ("stop", "length")
+        assert done.content
+
+
+async def test_later_rounds_overtake(engine: Backend, kind: str) -> None:
+    """Where the engine has a queue of its own it serves the lowest priority number first."""
+    if not engine.capabilities.priority:
+        assert kind in SERVED  # the chat API knows no priority
+        return
+    clock, ends = asyncio.get_running_loop().time, {}
+
+    async def timed(request: Request) -> None:
+        await engine.complete(request)
+        ends[request.priority] = [*ends.get(request.priority, []), clock()]
+
+    early = [asyncio.create_task(timed(rambling(seed, max_tokens=150, priority=-1))) for seed in range(900)]
+    await asyncio.sleep(1.0)
+    late = [asyncio.create_task(timed(rambling(seed, max_tokens=150, priority=-2))) for seed in range(8)]
+    await asyncio.gather(*early, *late)
+    assert median(ends[-2]) < sorted(ends[-1])[int(0.75 * len(ends[-1]))]
