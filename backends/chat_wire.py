@@ -22,6 +22,11 @@ WINDOW = 64  # tokens per entry of Completion.window_logprobs
 class Answer:
     """A chat completion as it comes in, whole ("message") or in pieces ("delta")."""
 
+    __slots__ = (
+        "begun", "cached_tokens", "content", "finish_reason", "generated_tokens", "logprobs", "prompt_tokens",
+        "reasoning", "tokens",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.content: list[str] = []
         self.reasoning: list[str] = []
@@ -62,7 +67,12 @@ class Answer:
         self.tokens += tokens
         return Chunk(text=reasoning + content, tokens=tokens)
 
-    def completion(self, max_tokens: int | None) -> Completion:
+    @property
+    def text(self) -> str:
+        return "".join([*self.reasoning, *self.content])
+
+    def completion(self, max_tokens: int | None, *, clamped: bool = False) -> Completion:
+        """Raises TransientError for what is no sample of the model."""
         if not self.begun:
             raise TransientError("the server's answer holds no choices")
         if self.finish_reason in ("abort", "error"):  # the engine's own doing: not a sample of the model
@@ -78,6 +88,7 @@ class Answer:
             cached_tokens=self.cached_tokens,
             counted=self.generated_tokens is not None,
             max_tokens=max_tokens,
+            clamped=clamped,
             mean_logprob=math.fsum(scores) / len(scores) if scores else None,
             window_logprobs=tuple(math.fsum(window) / len(window) for window in windows) if windows else None,
         )

@@ -1,240 +1,249 @@
-"""Any server that speaks the OpenAI chat API (vLLM, SGLang, llama.cpp, a hosted one), over one HTTP session.
+"""Servers that speak the OpenAI chat API (vLLM, SGLang, llama.cpp, a hosted one): one or several that serve one model.
 
 The payload is the published PaCoRe client's: model, messages, temperature, top_p; whatever else is in it was asked for.
 """
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
-import logging
-import os
 import re
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
-import aiohttp
-
-from backends.chat_wire import Answer, message_of, plain, reason_of, seconds_of
+from backends import _probe
+from backends._servers import Server, Servers
+from backends._session import Lost, Session, root_of
+from backends.chat_wire import Answer
 from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError
 from pacore_lab.interfaces import Capabilities, OnChunk, Request
-from pacore_lab.types import Completion, Model
-
-log = logging.getLogger(__name__)
+from pacore_lab.types import Completion, Model, Prompt, SamplingParams
 
 OWN_FIELDS = {"model", "messages", "temperature", "top_p", "max_tokens", "seed", "logprobs", "n"}
 OWN_FIELDS |= {"stream", "stream_options", "chat_template_kwargs"}
+ABOUT_LENGTH = re.compile(r"context|max_(new_|completion_)?tokens|input tokens|n_ctx", re.IGNORECASE)
 
 
 @dataclass
 class _Live:
-    """What `start` opens and finds out."""
+    """What `start` opens and finds out, and the messages encoded last: siblings share them."""
 
-    session: aiohttp.ClientSession | None = None
-    key: str = ""
-    context_length: int | None = None
-    weights: str | None = None
+    session: Session | None = None
+    servers: Servers | None = None
+    listed: _probe.Listed = field(default_factory=_probe.Listed)
+    found: _probe.Found | None = None
+    prompt: Prompt | None = None
+    messages: bytes = b""
+    ranked: Sequence[Server] = ()
+    frames: dict[tuple[SamplingParams, bool], tuple[bytes, bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAI:
-    """A chat-completions server as a Backend.
+    """Chat-completions servers as a Backend.
 
-    base_url: http://host:port, with or without /v1 or /v1/chat/completions.
+    base_url: http://host:port, with or without /v1 or /v1/chat/completions; or a list of those, which serve the same
+        weights with the same context. A request goes to the server with the fewest of ours, those of one prompt to
+        one server while that is about as good; a server that fails is left out until it answers again.
     api_key_env: the NAME of the environment variable that holds the key, None for a server without one.
     seed: send each request's seed; False for servers that refuse the field.
+    probe: ask each server at the start whether it honours seeds and gives log-probabilities (three or more calls of
+        16 tokens); False believes so, for metered servers.
     connect_timeout: seconds to connect, and for the server to answer `start`. Generation has no time limit.
     idle_timeout: seconds without a byte after which a stream that has begun counts as broken.
+    health_interval: seconds between two questions to a server that is away, whether it is back.
+    patience: seconds to wait, with all servers away, for the first to come back; then the run ends.
     extra_body: further fields of every request (`{"top_k": 20}`); they are part of the fingerprint.
 
     Without `usage` from the server, tokens are counted by log-probabilities, else by chunks of a stream, else not at
-    all; `counted` is then False.
+    all; `counted` is then False. A max_tokens beyond what the context has left is clamped to that, and recorded.
     """
 
     model: Model
-    base_url: str
+    base_url: str | Sequence[str]
     api_key_env: str | None = None
     seed: bool = True
+    probe: bool = True
     connect_timeout: float = 10
     idle_timeout: float = 600
+    health_interval: float = 1
+    patience: float = 600
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     _live: _Live = field(default_factory=_Live, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _ = self.root
+        roots = self.roots
+        if not roots or len(set(roots)) < len(roots):
+            raise ValueError(f"backend.base_url is {list(roots)}; give one URL or more, each once")
         if self.api_key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env):
             raise ValueError("backend.api_key_env takes the NAME of an environment variable, such as OPENAI_API_KEY")
-        for name in ("connect_timeout", "idle_timeout"):
+        for name in ("connect_timeout", "idle_timeout", "health_interval"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"backend.{name} is {getattr(self, name)}; give seconds, more than 0")
+        if not self.patience >= 0:
+            raise ValueError(f"backend.patience is {self.patience}; give seconds, 0 or more")
         if taken := sorted(OWN_FIELDS & set(self.extra_body)):
             raise ValueError(f"backend.extra_body sets {', '.join(taken)}, which the lab sets itself: use model.*")
 
     @property
-    def root(self) -> str:
-        """base_url as `{root}/chat/completions` wants it."""
-        url = self.base_url.strip().rstrip("/").removesuffix("/chat/completions")
-        try:
-            parts = urlsplit(url)
-            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # a port that is no number
-            good = False
-        if not good or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"\s", url):
-            shown = re.sub(r"//.*@", "//***@", self.base_url)
-            raise ValueError(f"backend.base_url is {shown!r}; give a plain URL such as http://127.0.0.1:8000/v1")
-        return url if parts.path else f"{url}/v1"
+    def roots(self) -> tuple[str, ...]:
+        """Each base_url as `{root}/chat/completions` wants it."""
+        urls = [self.base_url] if isinstance(self.base_url, str) else self.base_url
+        return tuple(root_of(url) for url in urls)
 
     @property
     def capabilities(self) -> Capabilities:
+        live = self._live
+        found = live.found or _probe.Found(seeds="request" if self.seed else "none", logprobs="chosen")
         return Capabilities(
-            seeds="request" if self.seed else "none",
-            logprobs="chosen",
+            seeds=found.seeds,
+            logprobs=found.logprobs,
             partial=True,
-            context_length=self._live.context_length or self.model.context_length,
+            context_length=live.listed.context_length or self.model.context_length,
+            evidence=found.evidence,
         )
 
     @property
     def fingerprint(self) -> str:
         revision = f"@{self.model.revision}" if self.model.revision else ""
         extra = f":{json.dumps(self._extra(), sort_keys=True)}" if self._extra() else ""
-        return f"openai:{self._live.weights or self.root}:{self.model.name}{revision}{extra}"
+        where = self._live.listed.weights or ",".join(sorted(self.roots))
+        return f"openai:{where}:{self.model.name}{revision}{extra}"
 
     async def start(self) -> None:
-        assert self._live.session is None, "started twice"
-        headers = {"Content-Type": "application/json"}
-        if self.api_key_env:
-            self._live.key = os.environ.get(self.api_key_env, "").strip()
-            if not self._live.key:
-                raise BackendError(f"backend.api_key_env names {self.api_key_env}, which is not set in the environment")
-            headers["Authorization"] = f"Bearer {self._live.key}"
-        self._live.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),  # a balancer's cookie would tie all requests to one replica
-            headers=headers,
+        live, roots = self._live, self.roots
+        assert live.session is None, "started twice"
+        live.session = Session(
+            roots,
+            api_key_env=self.api_key_env,
+            model=self.model.name,
+            connect_timeout=self.connect_timeout,
+            idle_timeout=self.idle_timeout,
         )
+        live.servers = Servers(roots, check=self._check, interval=self.health_interval, patience=self.patience)
         try:
-            await self._probe(self._live.session)
+            live.listed, engines = await _probe.identify(live.session, roots, self.model.name, engines=self.probe)
+            if self.probe:
+                trials = [_probe.found_by(partial(self._try, root), root, seeded=self.seed) for root in roots]
+                live.found = _probe.together(roots, engines, await _probe.all_of(trials))
         except BaseException:
             await self.close()
             raise
 
     async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
-        session = self._live.session
-        assert session is not None, "start() comes first"
-        body = io.BytesIO(self._body(request, stream=on_chunk is not None))  # aiohttp warns of bytes above 1 MiB
-        answer = Answer()
-        try:
-            async with session.post(f"{self.root}/chat/completions", data=body, allow_redirects=False) as response:
-                if not 200 <= response.status < 300:
-                    raise self._refusal(response, await response.read())
-                if on_chunk is None or response.content_type == "application/json":  # or it cannot stream
-                    chunk = answer.add(await response.read())
-                    if on_chunk is not None:
-                        on_chunk(chunk)
-                else:
-                    await self._read_stream(response.content, answer, on_chunk)
-        except (aiohttp.ClientError, OSError) as error:
-            raise TransientError(f"{self.root}: {reason_of(error)}") from error
-        completion = answer.completion(request.params.max_tokens)
-        text = completion.content or completion.reasoning
-        if text and request.params.logprobs and completion.mean_logprob is None:
-            raise EngineDead(f"{self.root} returns no log-probabilities; set model.logprobs=false")
-        return completion
+        live, servers = self._live, self._live.servers
+        assert servers is not None, "start() comes first"
+        if live.prompt is not request.prompt:
+            live.messages = _encoded(request.prompt)
+            live.prompt, live.ranked = request.prompt, servers.ranked(live.messages)
+        messages, ranked = live.messages, live.ranked
+        await servers.some()
+        tried: list[Server] = []
+        faults: list[TransientError] = []
+        while (server := servers.pick(ranked, tried)) is not None:
+            answer = Answer()
+            server.in_flight += 1
+            try:
+                return await self._ask(server.root, messages, request, answer, on_chunk)
+            except TransientError as fault:
+                faults.append(fault)
+                if fault.retry_after is not None:
+                    servers.avoid(server, fault.retry_after)
+                if isinstance(fault, Lost):
+                    servers.lost(server, fault.reason)
+                if on_chunk is not None and answer.begun:
+                    raise  # whoever asked has seen a part of it, and has to begin anew
+            finally:
+                server.in_flight -= 1
+            tried.append(server)
+        first = min(faults, key=lambda fault: fault.retry_after or 0.0)  # from whoever can be asked again first
+        if first.retry_after is not None:
+            first.retry_after = min(first.retry_after, servers.calm_in(tried))
+        raise first
 
     async def close(self) -> None:
-        session, self._live.session = self._live.session, None
+        live = self._live
+        session, servers, live.session, live.servers = live.session, live.servers, None, None
+        live.prompt = None
+        if servers is not None:
+            await servers.close()
         if session is not None:
             await session.close()
+
+    async def _ask(
+        self, root: str, messages: bytes, request: Request, answer: Answer, on_chunk: OnChunk | None
+    ) -> Completion:
+        session, params = self._live.session, request.params
+        assert session is not None, "closed"
+        body = self._body(messages, params, request.seed, stream=on_chunk is not None)
+        try:
+            await session.post(root, body, answer, on_chunk)
+            completion = answer.completion(params.max_tokens)
+        except RequestError as refusal:
+            if params.max_tokens is None or not ABOUT_LENGTH.search(str(refusal)):
+                raise
+            body = self._body(messages, replace(params, max_tokens=None), request.seed, stream=on_chunk is not None)
+            await session.post(root, body, answer, on_chunk)  # the server takes what is left of the context
+            completion = self._clamped(answer, params.max_tokens, refusal)
+        if params.logprobs and completion.mean_logprob is None and (completion.content or completion.reasoning):
+            raise EngineDead(f"{root} returns no log-probabilities; set model.logprobs=false")
+        return completion
+
+    def _clamped(self, answer: Answer, asked: int, refusal: RequestError) -> Completion:
+        length = self.capabilities.context_length
+        room = length - answer.prompt_tokens if length and answer.prompt_tokens else 0
+        completion = answer.completion(room if 0 < room < asked else None, clamped=True)
+        if completion.generated_tokens > asked:  # so the context was not what the server minded
+            made = completion.generated_tokens
+            raise RequestError(f"{refusal} (without max_tokens={asked} it gave {made} tokens, which is no clamping)")
+        return completion
+
+    async def _try(self, root: str, seed: int, logprobs: bool) -> Answer:
+        """One call of the probe."""
+        assert self._live.session is not None, "closed"
+        answer, params = Answer(), replace(_probe.PARAMS, logprobs=logprobs)
+        body = self._body(_encoded(_probe.QUESTION), params, seed, stream=False)
+        await self._live.session.post(root, body, answer, None)
+        answer.completion(None)  # raises for what is none
+        return answer
+
+    async def _check(self, root: str) -> str | None:
+        """Is a server that was away there again, and still what it was?"""
+        assert self._live.session is not None, "closed"
+        try:
+            now = await _probe.listed(self._live.session, root, self.model.name)
+        except Lost as lost:
+            return lost.reason
+        except EngineDead:
+            return None  # it is there, and says so to every request: the run's end, not an absence
+        except BackendError as error:
+            return str(error)
+        return None if now.same(self._live.listed) else f"it came back with {now}"
 
     def _extra(self) -> dict[str, Any]:
         template = self.model.chat_template_kwargs
         return {**self.extra_body, **({"chat_template_kwargs": dict(template)} if template else {})}
 
-    def _body(self, request: Request, stream: bool) -> bytes:
-        params = request.params
-        payload: dict[str, Any] = {
-            "model": self.model.name,
-            "messages": request.prompt,
-            "temperature": params.temperature,
-            "top_p": params.top_p,
-        }
-        if params.max_tokens is not None:
-            payload["max_tokens"] = params.max_tokens
-        if self.seed:
-            payload["seed"] = request.seed
-        if params.logprobs:
-            payload["logprobs"] = True
-        if stream:
-            payload |= {"stream": True, "stream_options": {"include_usage": True}}
-        try:
-            return json.dumps(payload | self._extra(), ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise RequestError(f"the prompt holds a lone surrogate, which is not text: {error}") from error
+    def _body(self, messages: bytes, params: SamplingParams, seed: int, *, stream: bool) -> bytes:
+        """The payload around the encoded messages; what is the same in all requests is encoded once."""
+        frame = self._live.frames.get((params, stream))
+        if frame is None:
+            rest: dict[str, Any] = {"temperature": params.temperature, "top_p": params.top_p}
+            if params.max_tokens is not None:
+                rest["max_tokens"] = params.max_tokens
+            if params.logprobs:
+                rest["logprobs"] = True
+            if stream:
+                rest |= {"stream": True, "stream_options": {"include_usage": True}}
+            head, tail = f'{{"model": {json.dumps(self.model.name)}, "messages": ', json.dumps(rest | self._extra())
+            frame = self._live.frames[params, stream] = (head.encode(), f", {tail[1:-1]}".encode())
+        end = b', "seed": %d}' % seed if self.seed else b"}"
+        return b"".join((frame[0], messages, frame[1], end))
 
-    async def _read_stream(self, content: aiohttp.StreamReader, answer: Answer, on_chunk: OnChunk) -> None:
-        clock, rest = asyncio.get_running_loop().time, b""
-        async with asyncio.timeout(None) as idle:  # armed by the first text: until then a request may queue
-            async for piece in content.iter_any():
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
-                    if data == b"[DONE]":
-                        with suppress(OSError, aiohttp.ClientError):  # read the end: the connection is used again
-                            async with asyncio.timeout(1):
-                                await content.readany()
-                        return
-                    if data and (chunk := answer.add(data)).tokens:
-                        on_chunk(chunk)
-                if answer.tokens:
-                    idle.reschedule(clock() + self.idle_timeout)
-        if answer.finish_reason is None:
-            raise TransientError(f"{self.root}: the stream ended before the answer did")
 
-    async def _probe(self, session: aiohttp.ClientSession) -> None:
-        """GET /models: is anybody there, do they know the model, how long is its context? Many servers lack it."""
-        timeout = aiohttp.ClientTimeout(total=self.connect_timeout)
-        try:
-            async with session.get(f"{self.root}/models", timeout=timeout, allow_redirects=False) as response:
-                raw = await response.read()
-        except (aiohttp.ClientError, OSError) as error:
-            silent = f"no server answers at {self.root} (backend.base_url): {reason_of(error)}"
-            raise BackendError(f"{silent}; start it or mend the address") from error
-        if response.status in (401, 403) or 300 <= response.status < 400:
-            raise self._refusal(response, raw)
-        if response.status >= 500 and response.status != 501:
-            raise BackendError(f"{self._refusal(response, raw)}; is the server still starting?")
-        try:
-            models = {entry["id"]: entry for entry in json.loads(raw)["data"]}
-        except (ValueError, KeyError, TypeError):
-            return
-        if models and self.model.name not in models:
-            there = plain(", ".join(map(str, models)))
-            raise BackendError(f"{self.root} does not serve {self.model.name!r}; it has {there}: set model.name=")
-        weights, length = (models.get(self.model.name, {}).get(key) for key in ("root", "max_model_len"))
-        if isinstance(weights, str) and "/" in weights:  # a path or hub id: the server may move, the samples stay
-            self._live.weights = weights
-        if isinstance(length, int) and length > 0:
-            self._live.context_length = length
-            if self.model.context_length not in (None, length):
-                log.warning("model.context_length is %s, but %s has %s", self.model.context_length, self.root, length)
-
-    def _refusal(self, response: aiohttp.ClientResponse, raw: bytes) -> BackendError:
-        """The error for an answer that is not 2xx."""
-        status, said = response.status, plain(message_of(raw))
-        said = said.replace(self._live.key or "\0", "***")
-        line = f"{self.root} answers {status} {said}".rstrip()
-        if status < 400:
-            there = plain(response.headers.get("Location", "elsewhere"))
-            return EngineDead(f"{self.root} redirects to {there}; set backend.base_url to where the server is")
-        if status in (401, 403):
-            return EngineDead(f"{line}; is the key right? backend.api_key_env is {self.api_key_env or 'null'}")
-        if status in (402, 404, 405):
-            return EngineDead(f"{line}; check backend.base_url and model.name={self.model.name}")
-        if status >= 500 or status in (408, 409, 425, 429):
-            return TransientError(line, retry_after=seconds_of(response.headers.get("Retry-After", "")))
-        return RequestError(line)
+def _encoded(prompt: Prompt) -> bytes:
+    try:
+        return json.dumps(prompt, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"the prompt holds a lone surrogate, which is not text: {error}") from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
@@ -22,10 +22,16 @@ def asking(prompt: tuple[ChatMessage, ...] = X, *, seed: int = 1, **params: Any)
     return Request(id="a", prompt=prompt, params=SamplingParams(**params), seed=seed)
 
 
+Servers: TypeAlias = RecordingServer | str | Sequence[RecordingServer | str]
+
+
 @asynccontextmanager
-async def client(server: RecordingServer | str, **settings: Any) -> AsyncIterator[OpenAI]:
-    url = server if isinstance(server, str) else server.base_url
-    backend = OpenAI(model=settings.pop("model", Model(name="m")), base_url=url, **settings)
+async def client(servers: Servers, **settings: Any) -> AsyncIterator[OpenAI]:
+    """A started backend. Without its probe, unless asked for: the servers see the test's own requests only."""
+    several = [servers] if isinstance(servers, RecordingServer | str) else servers
+    urls = [server if isinstance(server, str) else server.base_url for server in several]
+    settings = {"model": Model(name="m"), "probe": False, "health_interval": 0.02, **settings}
+    backend = OpenAI(base_url=urls if len(urls) > 1 else urls[0], **settings)
     await backend.start()
     try:
         yield backend
@@ -33,8 +39,8 @@ async def client(server: RecordingServer | str, **settings: Any) -> AsyncIterato
         await backend.close()
 
 
-async def ask(server: RecordingServer | str, request: Request | None = None, **settings: Any) -> Completion:
-    async with client(server, **settings) as backend:
+async def ask(servers: Servers, request: Request | None = None, **settings: Any) -> Completion:
+    async with client(servers, **settings) as backend:
         return await backend.complete(request or asking())
 
 

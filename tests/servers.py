@@ -51,7 +51,8 @@ class RecordingServer:
     reply: (payload, how many requests came before) -> text, a whole body (dict), any web.Response, or a Fault;
         may be a coroutine function. Text is sent as one body or, if the payload asks for it, as a stream of words.
     delay: seconds before the first byte, or a function of (payload, n). chunk_delay: seconds between chunks.
-    models: what GET /v1/models lists, with `max_model_len`; None: a server without it (404); or makes a Response.
+    models: what GET /v1/models lists, with `max_model_len` and `entry`; None: a server without it (404); or makes a
+        Response. pages: further paths and the JSON there.
     split: the field that takes the part before `</think>` ("reasoning", "reasoning_content"); None: inline.
     usage: whether token counts (words, here) are reported.
     record: a file to which every payload is appended as a line of JSON.
@@ -68,6 +69,8 @@ class RecordingServer:
         chunk_delay: float = 0.0,
         models: Sequence[str] | Callable[[], web.Response] | None = None,
         max_model_len: int | None = None,
+        entry: Payload | None = None,
+        pages: dict[str, Any] | None = None,
         split: str | None = None,
         usage: bool = True,
         port: int = 0,
@@ -75,7 +78,7 @@ class RecordingServer:
     ) -> None:
         self.reply: Reply = reply or (lambda payload, n: default_text(payload))
         self.delay, self.chunk_delay = delay, chunk_delay
-        self.models, self.max_model_len = models, max_model_len
+        self.models, self.max_model_len, self.entry, self.pages = models, max_model_len, entry or {}, pages or {}
         self.split, self.usage, self.port = split, usage, port
         self.record = record.open("a", encoding="utf-8") if record else None
         self.requests: list[Payload] = []
@@ -92,6 +95,9 @@ class RecordingServer:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._models)
+        for path in self.pages:
+            app.router.add_get(path, self._page)
+        self.closing = False
         self.runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", self.port, backlog=4096)
@@ -105,10 +111,23 @@ class RecordingServer:
         if self.record:
             self.record.close()
 
+    async def kill(self) -> None:
+        """Gone at once, as by SIGKILL; `restart` brings it back on the same port."""
+        self.closing = True
+        for site in list(self.runner.sites):
+            await site.stop()
+        for connection in list(self.runner.server.connections if self.runner.server else ()):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self.runner.cleanup()
+
+    async def restart(self) -> None:
+        await self.__aenter__()
+
     async def until(self, condition: Callable[[RecordingServer], bool], seconds: float = 5) -> None:
         """Waits until e.g. `lambda s: s.aborted == 1`; TimeoutError if that does not come about."""
         async with asyncio.timeout(seconds):
-            while not condition(self):  # noqa: ASYNC110
+            while not condition(self):
                 await asyncio.sleep(0.005)
 
     async def _models(self, request: web.Request) -> web.Response:
@@ -117,8 +136,12 @@ class RecordingServer:
         if self.models is None:
             return web.json_response({"detail": "Not Found"}, status=404)
         length = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
-        entries = [{"id": name, "object": "model", **length} for name in self.models]
+        entries = [{"id": name, "object": "model", **length, **self.entry} for name in self.models]
         return web.json_response({"object": "list", "data": entries})
+
+    async def _page(self, request: web.Request) -> web.Response:
+        content = self.pages[request.path]
+        return content if isinstance(content, web.Response) else web.json_response(content)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         payload = await request.json()

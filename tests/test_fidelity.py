@@ -206,7 +206,7 @@ def _key(payload: Payload) -> str:
 def _arguments(server: RecordingServer, folder: Path, out: str, *args: str) -> list[str]:
     records = [{"id": name, "messages": turns} for name, turns in CONVERSATIONS.items()]
     problems = write_jsonl(folder / "problems.jsonl", records)
-    backend = ["backend=openai", f"backend.base_url={server.base_url}", "model.name=some/model"]
+    backend = ["backend=openai", f"backend.base_url={server.base_url}", "backend.probe=false", "model.name=some/model"]
     files = [f"problems.path={problems}", f"out={folder / out}", f"store={folder / 'store.sqlite'}"]
     return [*backend, "problems=jsonl", *files, *args]
 

@@ -162,6 +162,67 @@ async def test_a_server_without_usage_works() -> None:
     assert (whole.generated_tokens, whole.counted) == (0, False)
 
 
+TOO_LONG = {  # what vLLM and SGLang say
+    "vllm": {"error": {"message": "'max_tokens' or 'max_completion_tokens' is too large: 99. This model's maximum "
+             "context length is 64 tokens and your request has 5 input tokens (99 > 64 - 5).", "code": 400}},
+    "sglang": {"object": "error", "message": "Requested token count exceeds the model's maximum context length of 64 "
+               "tokens. You requested a total of 104 tokens: 5 tokens from the input messages and 99 tokens for the "
+               "completion.", "code": 400},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", TOO_LONG.values(), ids=TOO_LONG)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_more_tokens_than_the_context_has_left(words: dict[str, Any], stream: bool) -> None:
+    """A long prompt must not turn a bounded run into failures; what was really allowed is on record."""
+
+    def reply(payload: dict[str, Any], n: int) -> Any:
+        return answering(400, words)(payload, n) if "max_tokens" in payload else default_text(payload)
+
+    async with RecordingServer(reply=reply, models=["m"], max_model_len=64) as server, client(server) as backend:
+        chunks: list[Chunk] = []
+        completion = await backend.complete(asking(max_tokens=99), chunks.append if stream else None)
+    assert (completion.clamped, completion.max_tokens) == (True, 64 - 5)
+    assert completion.content == default_text(server.requests[1])
+    first, second = server.requests
+    assert second == {key: value for key, value in first.items() if key != "max_tokens"}
+
+
+async def test_what_a_clamped_answer_may_have_is_unknown_without_a_context() -> None:
+    async with RecordingServer(
+        reply=lambda p, n: answering(400, "context")(p, n) if "max_tokens" in p else "7"
+    ) as server:
+        completion = await ask(server, asking(max_tokens=99))
+    assert (completion.clamped, completion.max_tokens, completion.content) == (True, None, "7")
+
+
+async def test_a_400_that_was_not_about_the_context() -> None:
+    """Without its bound the answer is longer than was asked for: that is no clamping, and no sample."""
+    text = "word " * 20
+    async with RecordingServer(
+        reply=lambda p, n: answering(400, "max_tokens: must be even")(p, n) if "max_tokens" in p else text
+    ) as server:
+        with pytest.raises(RequestError, match=r"must be even \(without max_tokens=7 it gave 21? tokens"):
+            await ask(server, asking(max_tokens=7))
+
+
+@pytest.mark.parametrize(("words", "requests"), [(TOO_LONG["vllm"], 2), ("no such parameter", 1)])
+async def test_a_prompt_that_is_too_long_is_one_refusal(words: object, requests: int) -> None:
+    async with RecordingServer(reply=answering(400, words)) as server, client(server) as backend:
+        with pytest.raises(RequestError, match="answers 400"):
+            await backend.complete(asking(max_tokens=99))
+        assert len(server.requests) == requests
+        with pytest.raises(RequestError, match="answers 400"):
+            await backend.complete(asking())
+        assert len(server.requests) == requests + 1
+
+
+async def test_an_unknown_finish_reason_is_kept() -> None:
+    body = {"choices": [{"message": {"content": "7"}, "finish_reason": "repetition"}]}
+    async with RecordingServer(reply=lambda payload, n: body) as server:
+        assert (await ask(server)).finish_reason == "repetition"
+
+
 async def test_a_server_that_cannot_stream_answers_a_streaming_call() -> None:
     body = {"choices": [{"message": {"content": "7 7"}, "finish_reason": "stop"}], "usage": {"completion_tokens": 2}}
     async with RecordingServer(reply=lambda payload, n: body) as server:
@@ -244,7 +305,7 @@ async def test_closing_twice_and_after_a_failed_start() -> None:
     ],
 )
 def test_base_url(given: str, root: str) -> None:
-    assert OpenAI(model=Model(name="m"), base_url=given).root == root
+    assert OpenAI(model=Model(name="m"), base_url=given).roots == (root,)
 
 
 @pytest.mark.parametrize(

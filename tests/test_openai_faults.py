@@ -71,12 +71,12 @@ async def test_the_idle_clock_starts_with_the_first_text() -> None:
 
 
 async def test_a_server_gone_mid_run() -> None:
-    async with RecordingServer() as server, client(server) as backend:
+    async with RecordingServer() as server, client(server, patience=0.1) as backend:
         await backend.complete(asking())
-        await server.__aexit__()
+        await server.kill()
         with pytest.raises(TransientError, match=r"the connection was lost|connection refused"):
             await backend.complete(asking())
-        with pytest.raises(TransientError, match="connection refused"):
+        with pytest.raises(EngineDead, match=r"0\.1 s \(backend\.patience\): .* \(connection refused\); .* resumes"):
             await backend.complete(asking())
 
 

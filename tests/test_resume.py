@@ -82,6 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 
 def command(url: str, problems: Path, folder: Path, *args: str) -> list[str]:
     common = ["backend=openai", f"backend.base_url={url}", "model.name=m", f"concurrency={CONCURRENCY}"]
+    common += ["backend.probe=false"]  # what the server is asked is counted
     files = ["problems=jsonl", f"problems.path={problems}", f"out={folder / 'out'}", f"store={folder / 's.sqlite'}"]
     return [*common, *files, *args]
 
@@ -269,7 +270,7 @@ async def test_cancelled_while_it_cleans_up(tmp_path: Path) -> None:
     backend = Scripted(never)
     async with dispatcher(backend, tmp_path) as dispatch:
         task = asyncio.create_task(episode(dispatch).sample(user("q"), 4))
-        while backend.running < 4:  # noqa: ASYNC110
+        while backend.running < 4:
             await asyncio.sleep(0.001)
         task.cancel()
         await asyncio.sleep(0)

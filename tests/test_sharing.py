@@ -24,7 +24,7 @@ def problems(tmp_path: Path) -> Path:
 
 
 def arguments(server: RecordingServer, folder: Path, out: str, *args: str) -> list[str]:
-    backend = ["backend=openai", f"backend.base_url={server.base_url}", "model.name=m"]
+    backend = ["backend=openai", f"backend.base_url={server.base_url}", "backend.probe=false", "model.name=m"]
     files = [f"problems.path={folder / 'p.jsonl'}", f"out={folder / out}", f"store={folder / 's.sqlite'}"]
     return [*backend, "problems=jsonl", *files, *args]
 
