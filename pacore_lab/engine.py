@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import signal
 import time
@@ -67,6 +68,7 @@ async def run(run: Run) -> None:
     started = time.monotonic()
     try:
         await run.backend.start()
+        gc.freeze()  # an engine brings millions of objects that stay: the collector need not look at them again
         refuse_unsupported(run.strategy, run.model, run.backend.capabilities)
         async with _opened(run.store) as store:
             fingerprint = run.backend.fingerprint

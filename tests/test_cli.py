@@ -212,6 +212,14 @@ def test_a_schedule_in_short(short: str) -> None:
     assert OmegaConf.create(said.out).strategy.schedule.widths == [8, 2]
 
 
+@pytest.mark.parametrize("words", ["backend.extra_body={top_k: 20}", "+backend.extra_body.top_k=20"])
+def test_a_mapping_takes_keys_of_its_own(words: str) -> None:
+    """Hydra refuses new keys in a mapping unless they come with `+`, and conf/ shows them without."""
+    said = invoke("--cfg", "job", "backend=openai", words)
+    assert said.code == 0, said.err
+    assert OmegaConf.create(said.out).backend.extra_body == {"top_k": 20}
+
+
 def test_pacore_8b_is_published() -> None:
     model = config.build(composed("model=pacore_8b")).model
     assert (model.context_length, model.yarn_factor, model.yarn_original) == (131072, 2.0, 65536)
