@@ -57,7 +57,8 @@ class OpenAI:
     extra_body: further fields of every request (`{"top_k": 20}`); they are part of the fingerprint.
 
     Without `usage` from the server, tokens are counted by log-probabilities, else by chunks of a stream, else not at
-    all; `counted` is then False. A max_tokens beyond what the context has left is clamped to that, and recorded.
+    all; `counted` is then False. An aborted trajectory's tokens are its chunks: a lower bound, as a busy server puts
+    several tokens into one. A max_tokens beyond what the context has left is clamped to that, and recorded.
     """
 
     model: Model

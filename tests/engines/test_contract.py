@@ -154,12 +154,16 @@ async def test_logprobs_are_the_models_own(engine: Backend, params: dict[str, fl
     assert (await engine.complete(asking())).mean_logprob is None
 
 
-async def test_chunks_add_up(engine: Backend) -> None:
+async def test_chunks_add_up(engine: Backend, kind: str) -> None:
     for seed in range(4):
         chunks: list[Chunk] = []
         done = await engine.complete(asking(seed=seed), chunks.append)
         assert "".join(chunk.text for chunk in chunks) == done.content
-        assert sum(chunk.tokens for chunk in chunks) in (done.generated_tokens, done.generated_tokens - 1)
+        counted = sum(chunk.tokens for chunk in chunks)
+        if kind in SERVED:  # a server that is busy puts several tokens into an event, and does not say how many
+            assert 0.7 * done.generated_tokens <= counted <= done.generated_tokens
+        else:
+            assert counted in (done.generated_tokens, done.generated_tokens - 1)
 
 
 async def test_cancelling_aborts_in_the_engine_and_keeps_what_there_was(engine: Backend, kind: str) -> None:
