@@ -7,7 +7,7 @@ export PACORE_VLLM ?= $(CURDIR)/$(ENGINES)/vllm
 export PACORE_SGLANG ?= $(CURDIR)/$(ENGINES)/sglang
 # vLLM leaves sockets to the garbage collector, which is not ours to fail over.
 ENGINE_TESTS := -m pytest -p no:hypothesispytest -p no:unraisableexception tests/engines
-BENCH := -m pytest -p no:hypothesispytest --benchmark-enable --benchmark-columns=min,median,max,iqr,rounds -s
+BENCH := -m pytest -p no:hypothesispytest -p no:unraisableexception --benchmark-enable --benchmark-columns=min,median,max,iqr,rounds -s
 
 .PHONY: run test test-engines lint bench clean
 
