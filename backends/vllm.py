@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +266,12 @@ class _Sampled:
 
 @contextlib.contextmanager
 def _output_to(handle: int) -> Iterator[None]:
-    """What this process and the children it starts meanwhile print goes to a file: engines write to the terminal."""
+    """What this process and the children it starts meanwhile print goes to a file: engines write to the terminal.
+
+    The children do not hear a Ctrl-C either: it is for the run to end them.
+    """
+    resource_tracker.ensure_running()  # it unblocks the signal when it starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, and of what it starts
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
@@ -279,3 +286,4 @@ def _output_to(handle: int) -> Iterator[None]:
         for number, old in zip((1, 2), kept, strict=True):
             os.dup2(old, number)
             os.close(old)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
