@@ -17,7 +17,7 @@ import aiohttp
 from backends._checkpoint import context_of, fingerprint, load_tokenizer, locate
 from backends._child import Child, interpreter
 from backends.openai import OpenAI
-from pacore_lab.errors import BackendError, EngineDead
+from pacore_lab.errors import BackendError, EngineDead, require_count
 from pacore_lab.interfaces import Capabilities, OnChunk, Request
 from pacore_lab.types import Completion, Model
 
@@ -63,8 +63,7 @@ class Served:
 
     def __post_init__(self) -> None:
         for key in ("tensor_parallel_size", "data_parallel_size"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"backend.{key} is {getattr(self, key)}; it must be 1 or more")
+            require_count(f"backend.{key}", getattr(self, key))
         if self.port is not None and not 0 < self.port < 65536:
             raise ValueError(f"backend.port is {self.port}; give a port, or null for a free one")
         if not self.start_timeout > 0:

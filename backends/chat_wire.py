@@ -14,9 +14,7 @@ import aiohttp
 
 from pacore_lab.errors import TransientError
 from pacore_lab.interfaces import Chunk
-from pacore_lab.types import Completion, text_of
-
-WINDOW = 64  # tokens per entry of Completion.window_logprobs
+from pacore_lab.types import Completion, mean_and_windows, text_of
 
 
 class Answer:
@@ -77,8 +75,7 @@ class Answer:
             raise TransientError("the server's answer holds no choices")
         if self.finish_reason in ("abort", "error"):  # the engine's own doing: not a sample of the model
             raise TransientError(f"the server gave the request up (finish_reason {self.finish_reason!r})")
-        scores = self.logprobs
-        windows = [scores[i : i + WINDOW] for i in range(0, len(scores), WINDOW)]
+        mean, windows = mean_and_windows(self.logprobs)
         return Completion(
             content=_mended("".join(self.content)),
             reasoning=_mended("".join(self.reasoning)),
@@ -89,8 +86,8 @@ class Answer:
             counted=self.generated_tokens is not None,
             max_tokens=max_tokens,
             clamped=clamped,
-            mean_logprob=math.fsum(scores) / len(scores) if scores else None,
-            window_logprobs=tuple(math.fsum(window) / len(window) for window in windows) if windows else None,
+            mean_logprob=mean,
+            window_logprobs=windows,
         )
 
 

@@ -15,7 +15,7 @@ from backends._checkpoint import config_overrides, context_of, fingerprint, load
 from backends._child import interpreter
 from backends._sglang_child import Message, pack, unpack
 from backends._sglang_engine import Engine
-from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError
+from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError, require_count
 from pacore_lab.interfaces import Capabilities, OnChunk, Request
 from pacore_lab.types import Completion, Model, mean_and_windows
 
@@ -68,8 +68,7 @@ class SGLang:
 
     def __post_init__(self) -> None:
         for key in ("tensor_parallel_size", "data_parallel_size", "stream_interval"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"backend.{key} is {getattr(self, key)}; it must be 1 or more")
+            require_count(f"backend.{key}", getattr(self, key))
         if self.mem_fraction is not None and not 0 < self.mem_fraction < 1:
             raise ValueError(f"backend.mem_fraction is {self.mem_fraction}; give a share in (0, 1), or null")
         if not self.start_timeout > 0:

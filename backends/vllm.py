@@ -19,7 +19,7 @@ from typing import Any
 from backends._chat import Chat, Rendered
 from backends._checkpoint import config_overrides, context_of, fingerprint, load_tokenizer, locate
 from backends._child import root_cause
-from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError, Unsupported
+from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError, Unsupported, require_count
 from pacore_lab.interfaces import Capabilities, Chunk, OnChunk, Request
 from pacore_lab.types import Completion, Model, SamplingParams, mean_and_windows
 
@@ -65,8 +65,7 @@ class VLLM:
 
     def __post_init__(self) -> None:
         for key in ("tensor_parallel_size", "data_parallel_size", "stream_interval"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"backend.{key} is {getattr(self, key)}; it must be 1 or more")
+            require_count(f"backend.{key}", getattr(self, key))
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ValueError(f"backend.gpu_memory_utilization is {self.gpu_memory_utilization}; give a share in (0, 1]")
         if taken := sorted(OWN_ARGS & set(self.engine_args)):
