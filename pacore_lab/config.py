@@ -27,7 +27,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from pacore_lab.engine import Run
 from pacore_lab.errors import ConfigError, LabError
-from pacore_lab.interfaces import Grader, ProblemSet
+from pacore_lab.interfaces import Grader, ProblemSet, PromptBuilder
 from pacore_lab.store import digest
 
 P = ParamSpec("P")
@@ -124,6 +124,14 @@ def regrading(settings: Mapping[str, Any], words: Sequence[str]) -> tuple[Grader
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     grader = instantiate(config, _convert_="all")
     return grader, resolved, instantiate(settings["problems"], _convert_="all")
+
+
+def prompt_builder(settings: Mapping[str, Any]) -> PromptBuilder:
+    """P(x, M) as a run's strategy had it; settings: the run's. Raises ConfigError where its strategy has none."""
+    if "prompt" not in settings["strategy"]:
+        raise ConfigError(f"{settings['strategy']['_target_']} has no prompt of its own: it shows no messages")
+    builder: PromptBuilder = instantiate(settings["strategy"]["prompt"], _convert_="all")
+    return builder
 
 
 def _choices() -> tuple[dict[str, str], list[str]]:
