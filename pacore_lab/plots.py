@@ -82,7 +82,7 @@ def draw(
         legend = figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=INK)
         for text in legend.get_texts():
             text.set_parse_math(False)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _add_line(axes: Any, line: Line) -> None:
@@ -132,7 +132,7 @@ def _style(axes: Any, cost: str, xs: Sequence[float], whole: bool) -> None:
     axes.set_facecolor("none")
 
 
-def _rendered(figure: Any) -> dict[str, bytes]:
+def rendered(figure: Any) -> dict[str, bytes]:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
