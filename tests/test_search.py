@@ -1,0 +1,86 @@
+"""Search problems: one right candidate each, no candidate likelier than another, train and test apart."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pacore_lab.problems.search import SHOWN, Search, generate, split_of
+
+
+def test_a_generator_by_hand():
+    """4*4*4 + 4 + 0 = 68, then 4*4*4 + 8 = 72, then 8*8*8 + 2 = 514."""
+    assert generate(44, 0, 3) == "824"
+
+
+@settings(max_examples=40, deadline=None)
+@given(constant=st.integers(0, 9), steps=st.integers(3, 9))
+def test_no_two_seeds_end_alike(constant, steps):
+    """Were endings shared, some candidates could be ruled out without a trial, and the answer would not be uniform."""
+    assert len({generate(seed, constant, steps)[-SHOWN:] for seed in range(10, 100)}) == 90
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 50), boxes=st.integers(2, 22), split=st.sampled_from(["train", "test"]))
+def test_the_answer_is_the_one_candidate_that_ends_as_asked(seed, boxes, split):
+    for hunt in Search(n=5, boxes=boxes, seed=seed, split=split).hunts():
+        candidates = [each for box in hunt.boxes for each in box]
+        assert len(hunt.boxes) == boxes
+        assert len(set(candidates)) == 3 * boxes
+        fits = [each for each in candidates if generate(each, hunt.constant, hunt.steps)[-SHOWN:] == hunt.ending]
+        assert fits == [hunt.answer]
+        assert split_of(hunt.constant, hunt.steps, hunt.boxes) == split
+
+
+def test_a_problem_keeps_its_split_however_it_is_boxed():
+    """Were the order to count, a problem of the test split could be trained on with its boxes shuffled."""
+    assert {split_of(1, 6, boxes) for boxes in (((40, 50), (60, 70)), ((70, 40), (50, 60)), ((40, 50, 60, 70),))} == {
+        split_of(1, 6, ((40, 50), (60, 70)))
+    }
+
+
+def test_answers_lie_in_any_box():
+    """A favoured box would let a model find more than 1 in 12."""
+    places = Counter(next(i for i, box in enumerate(h.boxes) if h.answer in box) for h in Search(n=2400).hunts())
+    assert all(140 <= places[place] <= 260 for place in range(12))  # 200 each; 4.4 standard deviations
+
+
+def test_a_larger_set_only_appends_and_ids_follow_the_text():
+    few, many = Search(n=5).load(), Search(n=9).load()
+    assert many[:5] == few
+    assert len({problem.id for problem in many}) == 9
+    assert Search(n=5, seed=1).load()[0] != few[0]
+
+
+def test_the_problem_reads_as_it_should():
+    problem = Search(n=1, boxes=2, box=2, steps=4).load()[0]
+    (turn,) = problem.messages
+    assert "After 4 further digits the last three are" in turn["content"]
+    assert turn["content"].endswith("\\boxed{}.")
+    listed = turn["content"].split("seed? ")[1].removesuffix(" Put the final answer in \\boxed{}.").split()
+    assert (listed[0], listed[3], len(listed)) == ("A", "B", 6)
+    assert problem.answer in listed
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"boxes": 1}, "boxes is 1"),
+        ({"boxes": 23}, "boxes is 23 of 3 candidates; there are 67 seeds and 26 labels"),
+        ({"boxes": 27, "box": 1}, "boxes is 27 of 1 candidates"),
+        ({"box": 0}, "box is 0"),
+        ({"seeds": (9, 99)}, r"seeds is \(9, 99\)"),
+        ({"steps": 2}, "steps is 2"),
+        ({"n": 0}, "n is 0"),
+        ({"split": "dev"}, "split is 'dev'"),
+    ],
+)
+def test_arguments_out_of_range_are_named(change, says):
+    with pytest.raises(ValueError, match=says):
+        Search(**change)
+
+
+def test_a_set_that_cannot_be_found_says_so():
+    with pytest.raises(ValueError, match="distinct test problems found; widen seeds, lower n"):
+        Search(n=500, boxes=3, box=1, seeds=(50, 54)).load()
