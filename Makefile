@@ -5,11 +5,12 @@ BIN := .venv/bin
 ENGINES := .engines
 export PACORE_VLLM ?= $(CURDIR)/$(ENGINES)/vllm
 export PACORE_SGLANG ?= $(CURDIR)/$(ENGINES)/sglang
+PACORE_VERL ?= $(CURDIR)/$(ENGINES)/verl
 # vLLM leaves sockets to the garbage collector, which is not ours to fail over.
 ENGINE_TESTS := -m pytest -p no:hypothesispytest -p no:unraisableexception tests/engines
 BENCH := -m pytest -p no:hypothesispytest -p no:unraisableexception --benchmark-enable --benchmark-columns=min,median,max,iqr,rounds -s
 
-.PHONY: run test test-engines lint bench clean
+.PHONY: run test test-engines test-verl lint bench clean
 
 run: .venv/ready
 	$(BIN)/python run.py repeats=4 $(ARGS)
@@ -22,6 +23,10 @@ test: lint
 test-engines: .venv/ready $(PACORE_VLLM)/ready $(PACORE_SGLANG)/ready
 	PACORE_ENGINES=hf,vllm_server,sglang,sglang_server $(BIN)/python $(ENGINE_TESTS) $(ARGS)
 	PACORE_ENGINES=vllm $(PACORE_VLLM)/bin/python $(ENGINE_TESTS) $(ARGS)
+
+# Real verl on a CPU, around our data set, reward and recipe. Builds its environment (2 GB) unless PACORE_VERL names it.
+test-verl: $(PACORE_VERL)/ready
+	$(PACORE_VERL)/bin/python -m pytest tests/verl $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check
@@ -39,6 +44,9 @@ bench: .venv/ready $(PACORE_VLLM)/ready $(PACORE_SGLANG)/ready
 
 %/sglang/ready: tests/engines/install.sh tests/engines/sglang.txt
 	PYTHON=$(PYTHON) tests/engines/install.sh sglang $(@D)
+
+%/verl/ready: tests/verl/install.sh tests/verl/verl.txt
+	PYTHON=$(PYTHON) tests/verl/install.sh $(@D)
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
