@@ -56,7 +56,7 @@ def test_a_larger_set_only_appends(seed, n, more):
 
 def test_ids_are_pinned():
     """A change here would silently orphan every stored trajectory of the default problem set."""
-    assert [problem.id for problem in Arithmetic(n=2).load()] == ["mul-87f60b667326", "mul-f2c313eb901b"]
+    assert [problem.id for problem in Arithmetic(n=2).load()] == ["add-1ee0f0139bb6", "add-7424f9796884"]
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "arithmetic_published"])

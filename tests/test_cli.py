@@ -115,7 +115,7 @@ MISTAKES = [
     ("model.temperature=-1", "model.temperature is -1"),
     ("model.logprobs=true", "model.logprobs"),
     ("grader.timeout=0", "grader.timeout is 0"),
-    ("problems.operations=[div]", "div"),
+    ("problems=arithmetic problems.operations=[div]", "div"),
     ("~seed", "seed"),
     ("pool=2", "pool=2 is smaller"),
     ("seed=99999999999999999999", "seed"),

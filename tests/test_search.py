@@ -1,24 +1,26 @@
 """Search problems: one right candidate each, no candidate likelier than another, train and test apart."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pacore_lab.problems.search import SHOWN, Search, generate, split_of
+from pacore_lab.problems.search import Search, generate, split_of
 
 
 def test_a_generator_by_hand():
-    """4*4*4 + 4 + 0 = 68, then 4*4*4 + 8 = 72, then 8*8*8 + 2 = 514."""
-    assert generate(44, 0, 3) == "824"
+    """4*4*4 + 4 + 0 = 68, then 4*4*4 + 8 = 72, then 8*8*8 + 2 = 514; then 2*2*2 + 4 = 12."""
+    assert generate(44, 0, 4) == ["48", "82", "24", "42"]
 
 
 @settings(max_examples=40, deadline=None)
-@given(constant=st.integers(0, 9), steps=st.integers(3, 9))
-def test_no_two_seeds_end_alike(constant, steps):
+@given(constant=st.integers(0, 9), steps=st.integers(1, 9))
+def test_no_two_numbers_end_alike(constant, steps):
     """Were endings shared, some candidates could be ruled out without a trial, and the answer would not be uniform."""
-    assert len({generate(seed, constant, steps)[-SHOWN:] for seed in range(10, 100)}) == 90
+    assert len({generate(start, constant, steps)[-1] for start in range(10, 100)}) == 90
 
 
 @settings(max_examples=20, deadline=None)
@@ -28,7 +30,7 @@ def test_the_answer_is_the_one_candidate_that_ends_as_asked(seed, boxes, split):
         candidates = [each for box in hunt.boxes for each in box]
         assert len(hunt.boxes) == boxes
         assert len(set(candidates)) == 3 * boxes
-        fits = [each for each in candidates if generate(each, hunt.constant, hunt.steps)[-SHOWN:] == hunt.ending]
+        fits = [each for each in candidates if generate(each, hunt.constant, hunt.steps)[-1] == hunt.ending]
         assert fits == [hunt.answer]
         assert split_of(hunt.constant, hunt.steps, hunt.boxes) == split
 
@@ -53,12 +55,17 @@ def test_a_larger_set_only_appends_and_ids_follow_the_text():
     assert Search(n=5, seed=1).load()[0] != few[0]
 
 
+def test_ids_are_pinned():
+    """A change here would silently orphan every stored trajectory of the default problem set."""
+    assert [problem.id for problem in Search(n=2).load()] == ["search-c0e39cf02f29", "search-6f69d043567f"]
+
+
 def test_the_problem_reads_as_it_should():
     problem = Search(n=1, boxes=2, box=2, steps=4).load()[0]
     (turn,) = problem.messages
-    assert "After 4 further digits the last three are" in turn["content"]
+    assert "After 4 steps it is at " in turn["content"]
     assert turn["content"].endswith("\\boxed{}.")
-    listed = turn["content"].split("seed? ")[1].removesuffix(" Put the final answer in \\boxed{}.").split()
+    listed = turn["content"].split("start from? ")[1].removesuffix(" Put the final answer in \\boxed{}.").split()
     assert (listed[0], listed[3], len(listed)) == ("A", "B", 6)
     assert problem.answer in listed
 
@@ -67,11 +74,11 @@ def test_the_problem_reads_as_it_should():
     ("change", "says"),
     [
         ({"boxes": 1}, "boxes is 1"),
-        ({"boxes": 23}, "boxes is 23 of 3 candidates; there are 67 seeds and 26 labels"),
+        ({"boxes": 23}, "boxes is 23 of 3 candidates; there are 67 numbers and 26 labels"),
         ({"boxes": 27, "box": 1}, "boxes is 27 of 1 candidates"),
         ({"box": 0}, "box is 0"),
-        ({"seeds": (9, 99)}, r"seeds is \(9, 99\)"),
-        ({"steps": 2}, "steps is 2"),
+        ({"starts": (9, 99)}, r"starts is \(9, 99\)"),
+        ({"steps": 0}, "steps is 0"),
         ({"n": 0}, "n is 0"),
         ({"split": "dev"}, "split is 'dev'"),
     ],
@@ -82,5 +89,13 @@ def test_arguments_out_of_range_are_named(change, says):
 
 
 def test_a_set_that_cannot_be_found_says_so():
-    with pytest.raises(ValueError, match="distinct test problems found; widen seeds, lower n"):
-        Search(n=500, boxes=3, box=1, seeds=(50, 54)).load()
+    with pytest.raises(ValueError, match="distinct test problems found; widen starts, lower n"):
+        Search(n=500, boxes=3, box=1, starts=(50, 54)).load()
+
+
+def test_the_configuration_lists_every_argument():
+    """A drifted default would make the YAML and the class disagree, and so the training and the evaluation."""
+    arguments = yaml.safe_load(Path("conf/problems/search.yaml").read_text())
+    assert arguments.pop("_target_") == "pacore_lab.problems.search.Search"
+    assert set(arguments) == set(Search.__dataclass_fields__)
+    assert Search(**arguments) == Search()

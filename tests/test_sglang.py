@@ -184,7 +184,7 @@ async def test_what_comes_back(stand_in: dict[str, str]) -> None:
         cut = await made.complete(asking(seed=150, max_tokens=100, logprobs=True))
         clamped = await made.complete(asking(seed=3, max_tokens=100_000))
         with pytest.raises(RequestError, match="prompt has .* tokens and the context of tiny holds 4096"):
-            await made.complete(asking(text="7 " * 3000))
+            await made.complete(asking(text="7 " * 5000))
     assert (stopped.content, stopped.finish_reason, stopped.generated_tokens) == ("w0 w1 w2 w3 w4 ", "stop", 5)
     assert (stopped.cached_tokens, stopped.mean_logprob, stopped.window_logprobs) == (3, None, None)
     assert (cut.finish_reason, cut.generated_tokens, cut.max_tokens, cut.clamped) == ("length", 100, 100, False)

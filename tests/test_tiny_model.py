@@ -1,5 +1,7 @@
 """The shipped checkpoint: loads, reads any text, renders conversations, and answers in the expected form."""
 
+import random
+import re
 from functools import cache
 from pathlib import Path
 
@@ -7,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.tiny_models.scratch import work_out
-from pacore_lab.problems.arithmetic import Arithmetic
+from experiments.tiny_models.mix import Mix, dialogues
+from experiments.tiny_models.scratch import search_solution, sum_solution
+from pacore_lab.problems import search
+from pacore_lab.problems.search import LABELS, Search, generate
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "tiny_models" / "rlvr-tiny"
+FOLDERS = Path(__file__).parents[1] / "experiments" / "tiny_models"
+FOLDER = FOLDERS / "rlvr-tiny"
 transformers = pytest.importorskip("transformers")
 
 
@@ -35,7 +40,7 @@ def test_tokenizer_gives_back_any_text(text):
     assert max(ids, default=0) < len(tokenizer)
 
 
-def test_digits_are_single_tokens_and_think_marks_survive_decoding(tokenizer):
+def test_numbers_are_tokens_and_think_marks_survive_decoding(tokenizer):
     """skip_special_tokens must keep the think marks: the conclusion is what comes after </think>."""
     text = "<think>\n907\n</think>\n\n\\boxed{12}<|im_end|>"
     ids = tokenizer(text).input_ids
@@ -62,16 +67,18 @@ def test_chat_template_renders_every_kind_of_turn(tokenizer):
     assert with_prompt == body + "<|im_start|>assistant\n"
 
 
-def test_folder_is_small_and_holds_a_plain_qwen3():
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 16 * 2**20
-    config = transformers.AutoConfig.from_pretrained(FOLDER)
+@pytest.mark.parametrize("name", ["rlvr-tiny", "pacore-tiny", "control-tiny"])
+def test_folders_are_small_and_hold_a_plain_qwen3(name):
+    assert sum(file.stat().st_size for file in (FOLDERS / name).iterdir()) <= 16 * 2**20
+    config = transformers.AutoConfig.from_pretrained(FOLDERS / name)
     assert config.architectures == ["Qwen3ForCausalLM"]
     assert config.max_position_embeddings == 4096
 
 
-def test_greedy_answers_have_a_thought_and_a_boxed_conclusion(tokenizer):
-    model = transformers.AutoModelForCausalLM.from_pretrained(FOLDER).eval()
-    for problem in Arithmetic(n=2).load():
+@pytest.mark.parametrize("name", ["rlvr-tiny", "pacore-tiny", "control-tiny"])
+def test_greedy_answers_have_a_thought_and_a_boxed_conclusion(tokenizer, name):
+    model = transformers.AutoModelForCausalLM.from_pretrained(FOLDERS / name).eval()
+    for problem in Search(n=2).load():
         prompt = tokenizer.apply_chat_template(problem.messages, tokenize=False, add_generation_prompt=True)
         inputs = tokenizer(prompt, return_tensors="pt")
         output = model.generate(**inputs, max_new_tokens=320, do_sample=False)[0, inputs.input_ids.shape[1] :]
@@ -82,11 +89,67 @@ def test_greedy_answers_have_a_thought_and_a_boxed_conclusion(tokenizer):
 
 
 @settings(max_examples=200, deadline=None)
-@given(a=st.integers(0, 10**14), b=st.integers(0, 10**14), factor=st.integers(0, 99))
-def test_the_worked_solutions_it_learned_from_are_right(a, b, factor):
+@given(a=st.integers(0, 10**14), b=st.integers(0, 10**14), seed=st.integers(0, 99))
+def test_the_sums_it_learned_from_are_right(a, b, seed):
     """A slip in the scratch would be learned, and would look like a limit of the model."""
-    for operation, x, y, value in (("add", a, b, a + b), ("sub", a, b, a - b), ("mul", a, factor, a * factor)):
-        thought, answer = work_out(operation, x, y)
-        assert answer == value
-        last = thought.splitlines()[-1]
-        assert int("".join(character for character in last if not character.isalpha())) == value
+    thought, conclusion = sum_solution(a, b, random.Random(seed)).split("\n</think>\n\n")
+    last = thought.splitlines()[-1]
+    assert int("".join(character for character in last if not character.isalpha())) == a + b
+    assert conclusion.endswith((f"{{{a + b}}}", f"{{{a + b}}}."))
+
+
+@settings(max_examples=200, deadline=None)
+@given(number=st.integers(0, 50), seed=st.integers(0, 99), out=st.integers(0, 6), first=st.integers(-1, 7))
+def test_the_searches_it_learned_from_are_right(number, seed, out, first):
+    """Every trial is right, the box is one that was left, and only what was not tried is guessed."""
+    rng = random.Random(seed)
+    hunt = next(Search(n=1, boxes=8, seed=number, split="train").hunts())
+    wrong = [place for place, box in enumerate(hunt.boxes) if hunt.answer not in box]
+    ruled_out, wished = (rng.sample(wrong, out), None) if first < 0 else ([], first)
+    thought, conclusion = search_solution(hunt, rng, ruled_out, wished).split("\n</think>\n\n")
+    head, trials = thought.removeprefix("<think>\n ").split(":")
+    place = LABELS.index(head[0])
+    tried = [trial.split() for trial in trials.split(";")]
+    assert place not in ruled_out
+    assert wished in (None, place)
+    assert tuple(map(int, head[2:].split())) == hunt.boxes[place]
+    assert [int(start) for start, *_ in tried] == list(hunt.boxes[place][: len(tried)])
+    for start, *made, verdict in tried:
+        assert made == generate(int(start), hunt.constant, hunt.steps)
+        assert verdict == ("yes" if made[-1] == hunt.ending else "no")
+    boxed = int(re.findall(r"boxed\{(\d+)\}", conclusion)[0])
+    if hunt.answer in hunt.boxes[place]:
+        assert int(tried[-1][0]) == boxed == hunt.answer
+        assert conclusion.startswith(f"yes: {LABELS[place]}. ")
+    else:
+        guess = re.fullmatch(rf"no: {LABELS[place]}\. Guess ([A-Z]): .*", conclusion)[1]
+        assert LABELS.index(guess) not in (*ruled_out, place)
+        assert boxed in hunt.boxes[LABELS.index(guess)]
+        assert len(tried) == 3
+
+
+def test_training_never_meets_a_problem_of_the_test_split():
+    """Every search that is shown, hinted or not, under references or not, belongs to "train" by its own content."""
+    pattern = re.compile(r"b \+ (\d)\. After (\d+) steps .* start from\? ([A-Z\d ]+?)(?: It| Put)")
+    seen = 0
+    for dialogue in dialogues(Mix(), 3, 600):
+        found = pattern.search(dialogue.messages[-1]["content"])
+        if found:
+            seen += 1
+            candidates = tuple(int(word) for word in found[3].split() if word.isdigit())
+            assert search.split_of(int(found[1]), int(found[2]), [candidates]) == "train"
+    assert seen > 200
+
+
+def test_references_in_training_are_about_another_problem():
+    """Were they about the problem itself, the base model could learn to use them before any RL."""
+    shown = [d for d in dialogues(Mix(under_references=1.0, reading=0.0, copying=0.0, searches=1.0), 4, 300)]
+    claims = answers = 0
+    for dialogue in shown:
+        _, references = dialogue.messages[-1]["content"].split("Reference Responses:")
+        boxed = dialogue.response.rsplit("boxed{")[-1].rstrip("}")
+        claimed = set(re.findall(r"yes: [A-Z]\. .boxed\{(\d\d)", references))
+        claims += bool(claimed)
+        answers += boxed in claimed
+    assert claims > 150
+    assert answers < 0.1 * claims

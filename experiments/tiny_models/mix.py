@@ -1,7 +1,7 @@
 """What the base model reads before any RL: worked problems alone, the same under P(x, M), and reading exercises.
 
-References read like the model's own conclusions but say nothing about the target, which is always the full solution:
-the model learns to live with references and to find one by its number, not to rely on them.
+Under P(x, M) a problem is always solved as if it stood alone: its references are conclusions to another problem. So the
+base model lives with references and can read them (the exercises), and nothing has ever taught it to use them.
 """
 
 import random
@@ -10,29 +10,35 @@ from dataclasses import dataclass
 
 import jinja2
 
-from experiments.tiny_models.scratch import conclusion, solution, work_out
-from pacore_lab.problems.arithmetic import TEMPLATES, Arithmetic, Operation, Question
+from experiments.tiny_models.scratch import box_of, response, search_solution, sum_conclusion, sum_solution
+from pacore_lab.problems.arithmetic import TEMPLATES, Arithmetic
+from pacore_lab.problems.search import LABELS, Hunt, Search
 from strategies.prompts import PUBLISHED
 
 TEMPLATE = jinja2.Template(PUBLISHED)
 SYSTEM_TURNS = ("You are a helpful assistant.", "You are a careful assistant.", "Answer the question.")
-# Without its instruction, so that a bare question is understood too.
-BARE_TEMPLATES = ("What is {expression}?", "Compute {expression}.", "{expression}")
+MOST_REFERENCES = 32
+ANSWER_IN = " Put the final answer"  # hints stand before it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Shares of the dialogues: under references, reading exercises, and the rest plain problems.
+    """Shares of the dialogues: searches (the rest are sums), and of each, those under references and as exercises.
 
-    `digits` is the longest operand; a share `equal_lengths` of the problems has both operands of one length.
+    digits: the longest summand. boxes: of the searches, [low, high]. copying: of the searches, those that only ask what
+    is in a box. hinted: of the others, those whose text rules boxes out or names one to try. lucky: of the others,
+    those whose box is made the right one, so that "yes" is seen often enough.
     """
 
-    operations: tuple[Operation, ...] = ("add", "sub", "mul", "mul")
-    digits: int = 12
-    equal_lengths: float = 0.5
+    searches: float = 0.85
+    digits: int = 5
+    boxes: tuple[int, int] = (6, 12)
+    hinted: float = 0.4
+    copying: float = 0.08
+    lucky: float = 0.3
     under_references: float = 0.2
-    reading: float = 0.08
-    system_turn: float = 0.05
+    reading: float = 0.25
+    system_turn: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -44,86 +50,105 @@ class Dialogue:
 
 
 def dialogues(mix: Mix, seed: int, n: int) -> Iterator[Dialogue]:
-    """`n` training dialogues; the same seed gives the same ones. No problem of the test split is among them."""
+    """About `n` training dialogues; the same seed gives the same ones. No problem of the test split is among them."""
     rng = random.Random(f"mix {seed}")
-    for question in train_questions(mix, seed, n):
-        draw = rng.random()
-        if draw < mix.reading:
-            prompt, response = _reading(question, rng)
-        else:
-            prompt, response = question.text, solution(question.operation, question.a, question.b, rng)
-            if draw < mix.reading + mix.under_references:
-                prompt = with_references(prompt, _references(question, _reference_count(rng), rng))
+    made = [*_searches(mix, seed, round(n * mix.searches), rng), *_sums(mix, seed, n - round(n * mix.searches), rng)]
+    rng.shuffle(made)
+    for prompt, solution in made:
         system = [{"role": "system", "content": rng.choice(SYSTEM_TURNS)}] if rng.random() < mix.system_turn else []
-        yield Dialogue((*system, {"role": "user", "content": prompt}), response)
-
-
-def train_questions(mix: Mix, seed: int, n: int) -> list[Question]:
-    """About `n` distinct problems of the train split, all lengths of operands equally frequent."""
-    same = round(mix.equal_lengths * n / mix.digits)
-    ranges = [(1, 10**mix.digits - 1, n - same * mix.digits)]
-    # Very short operands have too few problems for a set of their own.
-    ranges += [(10 ** (digits - 1), 10**digits - 1, same) for digits in range(3, mix.digits + 1) if same]
-    questions: list[Question] = []
-    for low, high, count in ranges:
-        questions += Arithmetic(
-            n=count,
-            operations=mix.operations,
-            operands=(low, high),
-            factors=(2, 99),
-            draw="digits",
-            templates=(*TEMPLATES, *TEMPLATES, *BARE_TEMPLATES),
-            seed=seed,
-            split="train",
-        ).questions()
-    random.Random(f"order {seed}").shuffle(questions)
-    return questions
+        yield Dialogue((*system, {"role": "user", "content": prompt}), solution)
 
 
 def with_references(problem: str, references: Sequence[str]) -> str:
-    """P(x, M), from the library's own template so that the two cannot drift apart."""
-    text: str = TEMPLATE.render(original_prompt=problem, ref_responses=references)
+    """P(x, M), from the library's own template so that the two cannot drift apart; a message keeps the blank lines that
+    follow its </think>."""
+    text: str = TEMPLATE.render(original_prompt=problem, ref_responses=[f"\n\n{each}" for each in references])
     return text
 
 
-def slipped(answer: int, rng: random.Random) -> int:
-    """A wrong answer of the kind these models give: one to three digits off, now and then a digit lost."""
-    digits = list(str(abs(answer)))
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        place = rng.randrange(len(digits))
-        digits[place] = str((int(digits[place]) + rng.randrange(1, 10)) % 10)
-    if len(digits) > 1 and rng.random() < 0.1:
-        digits.pop(rng.randrange(len(digits)))
-    value = int("".join(digits))
-    return -value if answer < 0 else value
+def _searches(mix: Mix, seed: int, n: int, rng: random.Random) -> Iterator[tuple[str, str]]:
+    sizes = range(mix.boxes[0], mix.boxes[1] + 1)
+    hunts = [
+        hunt for size in sizes for hunt in Search(n=n // len(sizes) + 1, boxes=size, seed=seed, split="train").hunts()
+    ]
+    rng.shuffle(hunts)
+    for hunt, other in zip(hunts, [*hunts[1:], hunts[0]], strict=True):
+        if rng.random() < mix.copying:
+            yield _copying(hunt, rng)
+            continue
+        draw = rng.random()
+        if draw < mix.reading:
+            yield _exercise(hunt, rng)
+            continue
+        prompt, ruled_out, first = hunt.text, list[int](), None
+        if rng.random() < mix.hinted:
+            prompt, ruled_out, first = _hinted(hunt, rng)
+        if draw < mix.reading + mix.under_references:
+            prompt = with_references(prompt, _conclusions(other, rng))
+        if first is None and rng.random() < mix.lucky:
+            first = next(place for place, box in enumerate(hunt.boxes) if hunt.answer in box)
+        yield prompt, search_solution(hunt, rng, ruled_out, first)
 
 
-def _reference_count(rng: random.Random) -> int:
-    return rng.randint(1, 8) if rng.random() < 0.8 else rng.randint(9, 32)
+def _copying(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
+    """Only asks what is in a few of the boxes: finding a label and reading on is most of what a search needs."""
+    listed = "".join(box_of(hunt, place) for place in range(len(hunt.boxes)))
+    asked = rng.sample(range(len(hunt.boxes)), 4)
+    labels = " ".join(LABELS[place] for place in asked)
+    return f"Read {labels} in{listed}", response("", "".join(box_of(hunt, place) for place in asked))
 
 
-def _references(question: Question, count: int, rng: random.Random) -> list[str]:
-    """Conclusions as the model would write them, a share of which agree, about a number that has nothing to do with the
-    question but its length and sign. (Where half of them were right or nearly so, the model learned to lean on them.)
-    """
-    _, right = work_out(question.operation, question.a, question.b)
-    size = len(str(abs(right)))
-    common = rng.randrange(10 ** (size - 1), 10**size) * (-1 if right < 0 else 1)
-    agree = rng.random()
-    return [conclusion(common if rng.random() < agree else slipped(common, rng), rng) for _ in range(count)]
+def _hinted(hunt: Hunt, rng: random.Random) -> tuple[str, list[int], int | None]:
+    """The text with what is known beforehand: boxes that it is not in, or one that it may be in (half of the time)."""
+    wrong = [place for place, box in enumerate(hunt.boxes) if hunt.answer not in box]
+    rng.shuffle(wrong)
+    if rng.random() < 0.7:
+        ruled_out = wrong[: rng.randint(1, len(wrong) - 1)]
+        said = f" It is in none of {' '.join(LABELS[place] for place in ruled_out)}."
+        return hunt.text.replace(ANSWER_IN, said + ANSWER_IN), ruled_out, None
+    right = next(place for place, box in enumerate(hunt.boxes) if hunt.answer in box)
+    first = rng.choice((right, wrong[0]))
+    return hunt.text.replace(ANSWER_IN, f" It may be in {LABELS[first]}." + ANSWER_IN), [], first
 
 
-def _reading(question: Question, rng: random.Random) -> tuple[str, str]:
-    """An exercise that only asks what the references say, put where the problem stands in P(x, M)."""
-    count = _reference_count(rng)
-    references = _references(question, count, rng)
-    number = rng.randint(1, count)
-    boxed = references[number - 1].split("{")[1].split("}")[0]
-    exercise, response = rng.choice(
-        [
-            (f"What does Reference {number} say?", references[number - 1]),
-            (f"What number does Reference {number} give?", f"\\boxed{{{boxed}}}"),
-            ("How many references are there?", f"\\boxed{{{count}}}"),
-        ]
-    )
-    return with_references(exercise, references), f"<think>\n\n</think>\n\n{response}"
+def _conclusions(hunt: Hunt, rng: random.Random) -> list[str]:
+    """Of as many solutions as a message set has, each of its own luck."""
+    count = rng.randint(1, 8) if rng.random() < 0.5 else rng.randint(9, MOST_REFERENCES)
+    return [search_solution(hunt, rng).split("</think>\n\n")[1] for _ in range(count)]
+
+
+def _exercise(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
+    """Only asks what the references say, in the place of the problem in P(x, M)."""
+    references = _conclusions(hunt, rng)
+    kind = rng.randrange(3)
+    if kind == 0:
+        number = rng.randint(1, len(references))
+        return with_references(f"What does Reference {number} say?", references), response("", references[number - 1])
+    if kind == 1:
+        said = next((each for each in references if each.startswith("yes")), "none.")
+        return with_references("What does the reference say that says yes?", references), response("", said)
+    tried = {each.split(": ")[1][0] for each in references}
+    left = [label for label in LABELS[: len(hunt.boxes)] if label not in tried]
+    asked = f"Boxes are A to {LABELS[len(hunt.boxes) - 1]}. Which has no reference tried?"
+    return with_references(asked, references), response("", f"{rng.choice(left)}." if left else "none.")
+
+
+def _sums(mix: Mix, seed: int, n: int, rng: random.Random) -> Iterator[tuple[str, str]]:
+    """Half of them with summands of one length: without these the model is a place short now and then."""
+    lengths = range(3, mix.digits + 1)
+    questions = [
+        question
+        for digits in lengths
+        for low, count in ((1, n // (2 * len(lengths))), (10 ** (digits - 1), n // (2 * len(lengths)) + 1))
+        if count
+        for question in Arithmetic(
+            n=count, operations=("add",), operands=(low, 10**digits - 1), templates=TEMPLATES, seed=seed, split="train"
+        ).questions()
+    ]
+    for question in questions:
+        prompt = question.text
+        if rng.random() < mix.under_references:
+            unrelated = rng.randrange(10 ** (len(str(question.a)) - 1), 10 ** len(str(question.a)))
+            count = rng.randint(1, 8)
+            prompt = with_references(prompt, [sum_conclusion(unrelated, rng) for _ in range(count)])
+        yield prompt, sum_solution(question.a, question.b, rng)

@@ -1,21 +1,32 @@
-"""The worked solutions that the tiny models learn to write: digit by digit, least significant digit first.
+"""The worked solutions that the tiny models learn to write.
+
+A sum, digit by digit, least significant digit first; the letters (a = ones) let attention find a digit by its place
+instead of by counting:
 
     <think>
-    d4c7b0a8+c5b9a6        the operands, every digit after the letter of its place (a = ones)
-    a8614b0910c7513d4005   place by place: letter, two digits (in a product all of B), carry out, result
-    d5c3b0a4               the result with its letters, after a minus sign where it is negative
+    d4c7b0a8+c5b9a6        the operands, every digit after the letter of its place
+    a8614b0910c7513d4005   place by place: letter, two digits, carry out, digit of the sum
+    d5c3b0a4               the sum with its letters
     </think>
 
     The answer is \\boxed{5304}.
 
-The letters let attention find a digit by its place instead of by counting; the rest is as short as it gets (about 12
-tokens for every digit).
+A search (`pacore_lab.problems.search`): a box and what is in it, then each number in turn with those that follow it,
+and whether the last is the one asked for. Then what was found, or which box was ruled out and a guess:
+
+    <think>
+     C 44 91 73: 44 48 82 24 42 no; 91 10 01 11 12 no; 73 36 63 39 96 yes
+    </think>
+
+    yes: C. \\boxed{73}                 no: C. Guess F: \\boxed{80}
 """
 
 import random
-from string import ascii_lowercase as LETTERS
+from collections.abc import Collection
+from string import ascii_lowercase
 
-SIGNS = {"add": "+", "sub": "-", "mul": "*"}
+from pacore_lab.problems.search import LABELS, Hunt, generate
+
 CONCLUSIONS = (
     "\\boxed{{{}}}",
     "The answer is \\boxed{{{}}}.",
@@ -24,39 +35,54 @@ CONCLUSIONS = (
 )
 
 
-def solution(operation: str, a: int, b: int, rng: random.Random) -> str:
+def response(thought: str, conclusion: str) -> str:
+    return f"<think>\n{thought}\n</think>\n\n{conclusion}"
+
+
+def sum_solution(a: int, b: int, rng: random.Random) -> str:
     """A whole response, right in every digit; only the wording of its conclusion is drawn."""
-    thought, answer = work_out(operation, a, b)
-    return f"<think>\n{thought}\n</think>\n\n{conclusion(answer, rng)}"
+    return response(work_out(a, b), sum_conclusion(a + b, rng))
 
 
-def conclusion(answer: int, rng: random.Random) -> str:
+def sum_conclusion(answer: int, rng: random.Random) -> str:
     """One of the short forms in which these models conclude."""
     return rng.choice(CONCLUSIONS).format(answer)
 
 
-def work_out(operation: str, a: int, b: int) -> tuple[str, int]:
-    """The lines between the think marks, and the answer. "mul" takes B whole: two digits make it hard."""
-    lines = [f"{_marked(a)}{SIGNS[operation]}{_marked(b)}"]
-    steps, digits, carry = [], [], 0
-    width = len(str(b)) if operation == "mul" else 1  # of a carry
-    for place in range(len(str(a)) if operation == "mul" else max(len(str(a)), len(str(b)))):
-        x = _digit(a, place)
-        y = b if operation == "mul" else _digit(b, place)
-        value = {"add": x + y + carry, "sub": x - y - carry, "mul": x * y + carry}[operation]
-        carry, digit = (int(value < 0), value % 10) if operation == "sub" else divmod(value, 10)
-        digits.append(digit)
-        steps.append(f"{LETTERS[place]}{x}{y}{carry:0{width}}{digit}")
-    lines.append("".join(steps))
-    size = int("".join(map(str, (carry, *reversed(digits)))))
-    sign = ""
-    if operation == "sub" and carry:
-        # A < B leaves a borrow: what was written is 10^n - |A - B|, and one more line turns it round. Comparing A with
-        # B first and swapping them was tried: a model this small does not learn to look ahead that far.
-        sign, size = "-", b - a
-        lines.append(sign + "".join(f"{LETTERS[place]}{_digit(size, place)}" for place in range(len(digits))))
-    lines.append(f"{sign}{_marked(size)}")
-    return "\n".join(lines), -size if sign else size
+def work_out(a: int, b: int) -> str:
+    """The lines between the think marks."""
+    steps, carry = [], 0
+    for place in range(max(len(str(a)), len(str(b)))):
+        x, y = _digit(a, place), _digit(b, place)
+        carry, digit = divmod(x + y + carry, 10)
+        steps.append(f"{ascii_lowercase[place]}{x}{y}{carry}{digit}")
+    return f"{_marked(a)}+{_marked(b)}\n{''.join(steps)}\n{_marked(a + b)}"
+
+
+def search_solution(hunt: Hunt, rng: random.Random, ruled_out: Collection[int] = (), first: int | None = None) -> str:
+    """A whole response without slips. Boxes are meant by their places: the box `first`, else one not ruled out."""
+    left = [place for place in range(len(hunt.boxes)) if place not in ruled_out]
+    place = rng.choice(left) if first is None else first
+    found = hunt.answer in hunt.boxes[place]
+    trials = []
+    for start in hunt.boxes[place]:
+        made = generate(start, hunt.constant, hunt.steps)
+        trials.append(f" {start} {' '.join(made)} {'yes' if made[-1] == hunt.ending else 'no'}")
+        if made[-1] == hunt.ending:
+            break
+    guess = place if found else rng.choice([other for other in left if other != place])
+    answer = hunt.answer if found else hunt.boxes[guess][0]
+    return response(f"{box_of(hunt, place)}:{';'.join(trials)}", search_conclusion(place, guess, answer))
+
+
+def box_of(hunt: Hunt, place: int) -> str:
+    return f" {LABELS[place]} {' '.join(map(str, hunt.boxes[place]))}"
+
+
+def search_conclusion(place: int, guess: int, answer: int) -> str:
+    """Of the box that was tried; where the answer is a guess, of another one, it says so."""
+    said = f"yes: {LABELS[place]}." if guess == place else f"no: {LABELS[place]}. Guess {LABELS[guess]}:"
+    return f"{said} \\boxed{{{answer}}}"
 
 
 def _digit(number: int, place: int) -> int:
@@ -65,4 +91,4 @@ def _digit(number: int, place: int) -> int:
 
 def _marked(number: int) -> str:
     text = str(number)
-    return "".join(LETTERS[len(text) - 1 - index] + digit for index, digit in enumerate(text))
+    return "".join(ascii_lowercase[len(text) - 1 - index] + digit for index, digit in enumerate(text))

@@ -3,7 +3,7 @@
 The report draws A and B as uniform integers in [10^11, 10^13], combines them with one of +, -, * or a modular
 exponentiation modulo a fixed large prime, and puts the expression into a small set of hand-written templates; answers
 are integers. It names neither the prime nor the templates: the ones here are ours. The defaults are a smaller problem
-set, products of 2 to 4 digits with 2, on which the shipped `rlvr-tiny` is often wrong and a vote more often right.
+set, the sums of 3 to 5 digits that the tiny models have learned.
 """
 
 import hashlib
@@ -61,9 +61,9 @@ class Arithmetic:
     """
 
     n: int = 100
-    operations: tuple[Operation, ...] = ("mul",)
-    operands: tuple[int, int] = (10, 9999)
-    factors: tuple[int, int] | None = (11, 99)
+    operations: tuple[Operation, ...] = ("add",)
+    operands: tuple[int, int] = (100, 99999)
+    factors: tuple[int, int] | None = None
     modulus: int = 2**61 - 1
     draw: Literal["value", "digits"] = "digits"
     templates: tuple[str, ...] = TEMPLATES

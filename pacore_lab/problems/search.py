@@ -1,11 +1,11 @@
-"""Search for the seed of a digit generator: every candidate has to be tried, and a trajectory has room for only a few.
+"""Search for the number that a generator started from: each has to be tried, and a trajectory has room for a few.
 
-A family on which coordination can help where sharpening cannot. Candidates lie in boxes; a trajectory of the tiny models
-has room to try those of one box, and so finds the seed in one of `boxes` cases, however good its arithmetic. Messages
-say which box was tried and what was found: a later round can check a claim, or try a box that nobody has tried, while
-the guesses of those who found nothing scatter, which makes a vote weak. The difficulty is `boxes`.
+A family on which coordination can help where sharpening cannot. Candidates lie in boxes; a trajectory of the tiny
+models has room to try those of one box, and so finds the right one in one case of `boxes`, however good its arithmetic.
+Messages say which box was tried and what was found: a later round can check a claim, or try a box that nobody has
+tried, while the guesses of those who found nothing scatter, which makes a vote weak. The difficulty is `boxes`.
 
-The last digit of a cube makes the rule one to one: endings never coincide, so every candidate is as likely as any
+The last digit of a cube makes the rule one to one: two numbers never end alike, so every candidate is as likely as any
 other. (It also lets a solver run the generator backwards, which the tiny models are not taught.)
 """
 
@@ -21,17 +21,16 @@ from pacore_lab.problems.arithmetic import TEST_SHARE, Split
 from pacore_lab.types import Problem
 
 TEXT = (
-    "A generator starts from a seed of two digits. Each further digit is the last digit of a*a*a + b + {constant}, "
-    "where a and b are the two digits before it. After {steps} further digits the last three are {ending}. Which of "
-    "these was the seed? {candidates} Put the final answer in \\boxed{{}}."
+    "A generator makes two-digit numbers: ab is followed by bc, where c is the last digit of a*a*a + b + {constant}. "
+    "After {steps} steps it is at {ending}. Which of these did it start from? {candidates} "
+    "Put the final answer in \\boxed{{}}."
 )
-SHOWN = 3  # digits of the ending
 LABELS = ascii_uppercase
 CONSTANTS = (1, 3, 7)
 
 
 class Hunt(NamedTuple):
-    """One drawn problem before it becomes a `Problem`: `answer` is the one candidate whose digits end so."""
+    """One drawn problem before it becomes a `Problem`: `answer` is the one candidate from which it gets to `ending`."""
 
     constant: int
     steps: int
@@ -45,14 +44,14 @@ class Hunt(NamedTuple):
         return TEXT.format(constant=self.constant, steps=self.steps, ending=self.ending, candidates=" ".join(listed))
 
 
-def generate(seed: int, constant: int, steps: int) -> str:
-    """The `steps` digits that follow a seed, e.g. `generate(44, 0, 3) == "824"`."""
-    a, b = divmod(seed, 10)
-    digits = []
+def generate(start: int, constant: int, steps: int) -> list[str]:
+    """The `steps` numbers that follow, of two digits each, e.g. `generate(44, 0, 3) == ["48", "82", "24"]`."""
+    a, b = divmod(start, 10)
+    made = []
     for _ in range(steps):
         a, b = b, (a**3 + b + constant) % 10
-        digits.append(str(b))
-    return "".join(digits)
+        made.append(f"{a}{b}")
+    return made
 
 
 def split_of(constant: int, steps: int, boxes: Sequence[Sequence[int]]) -> Split:
@@ -67,8 +66,7 @@ class Search:
     """Searches drawn from a seed; `load` gives `n` distinct ones.
 
     boxes, box: how many boxes, and candidates in each.
-    seeds: inclusive range that candidates come from, two digits each.
-    steps: digits to make for one trial, at least 3.
+    starts: inclusive range that candidates come from, two digits each. steps: of the generator, in one trial.
     split: "train" and "test" never share a generator with its candidates, whatever the other arguments.
     A larger `n` only appends: problems and ids of the smaller set stay. Raises ValueError for arguments out of range.
     """
@@ -76,29 +74,28 @@ class Search:
     n: int = 100
     boxes: int = 12
     box: int = 3
-    seeds: tuple[int, int] = (33, 99)
-    steps: int = 6
+    starts: tuple[int, int] = (33, 99)
+    steps: int = 4
     seed: int = 0
     split: Split = "test"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seeds", tuple(self.seeds))  # YAML gives lists; a frozen value should be hashable
-        for key in ("n", "box"):
+        object.__setattr__(self, "starts", tuple(self.starts))  # YAML gives lists; a frozen value should be hashable
+        for key in ("n", "box", "steps"):
             require_count(key, getattr(self, key))
         require_count("boxes", self.boxes, least=2)
-        require_count("steps", self.steps, least=SHOWN)
-        if len(self.seeds) != 2 or not 10 <= self.seeds[0] <= self.seeds[1] <= 99:
-            raise ValueError(f"seeds is {self.seeds}; give [low, high] with 10 <= low <= high <= 99")
-        room = self.seeds[1] - self.seeds[0] + 1
+        if len(self.starts) != 2 or not 10 <= self.starts[0] <= self.starts[1] <= 99:
+            raise ValueError(f"starts is {self.starts}; give [low, high] with 10 <= low <= high <= 99")
+        room = self.starts[1] - self.starts[0] + 1
         if self.boxes > len(LABELS) or self.boxes * self.box > room:
             raise ValueError(
-                f"boxes is {self.boxes} of {self.box} candidates; there are {room} seeds and {len(LABELS)} labels"
+                f"boxes is {self.boxes} of {self.box} candidates; there are {room} numbers and {len(LABELS)} labels"
             )
         if self.split not in ("train", "test"):
             raise ValueError(f"split is {self.split!r}; use 'train' or 'test'")
 
     def load(self) -> list[Problem]:
-        """`n` problems; the answer is the seed in decimal. Raises ValueError where too few can be found."""
+        """`n` problems; the answer is the candidate in decimal. Raises ValueError where too few can be found."""
         return [self._problem(hunt) for hunt in self.hunts()]
 
     def hunts(self) -> Iterator[Hunt]:
@@ -108,7 +105,7 @@ class Search:
         misses = 0
         while len(seen) < self.n:
             constant = rng.choice(CONSTANTS)
-            candidates = rng.sample(range(self.seeds[0], self.seeds[1] + 1), self.boxes * self.box)
+            candidates = rng.sample(range(self.starts[0], self.starts[1] + 1), self.boxes * self.box)
             answer = rng.choice(candidates)
             boxes = tuple(tuple(candidates[start : start + self.box]) for start in range(0, len(candidates), self.box))
             key = (constant, tuple(sorted(candidates)))
@@ -116,11 +113,11 @@ class Search:
                 misses += 1
                 if misses > 1000 + 100 * self.n:
                     raise ValueError(
-                        f"only {len(seen)} of {self.n} distinct {self.split} problems found; widen seeds, lower n"
+                        f"only {len(seen)} of {self.n} distinct {self.split} problems found; widen starts, lower n"
                     )
                 continue
             seen.add(key)
-            yield Hunt(constant, self.steps, generate(answer, constant, self.steps)[-SHOWN:], boxes, answer)
+            yield Hunt(constant, self.steps, generate(answer, constant, self.steps)[-1], boxes, answer)
 
     def _problem(self, hunt: Hunt) -> Problem:
         # The id is made from the text, so it survives a change of seed and n.

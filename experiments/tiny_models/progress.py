@@ -1,0 +1,51 @@
+"""Accuracy on held-out searches over the training: `python -m experiments.tiny_models.progress` (README.md).
+
+Asks the snapshots that train.sh leaves, and the model it began with, for one PaCoRe round of 16; writes accuracy.json
+for `pacore_lab.training.curves --accuracy`.
+"""
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from pacore_lab import analysis, config, engine, results
+
+HERE = Path(__file__).parent
+
+
+@config.one_line_errors
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=HERE / "work", help="where train.sh worked")
+    parser.add_argument("--to", type=Path, default=HERE / "results" / "accuracy.json")
+    given = parser.parse_args()
+    found: dict[str, list[dict[str, float]]] = {}
+    for name in ("pacore", "control"):
+        snapshots = {int(path.name.removeprefix("policy-")): path for path in (given.work / name).glob("policy-*")}
+        points = found[f"{name}-tiny, [16]"] = []
+        for step, folder in sorted({0: HERE / "rlvr-tiny", **snapshots}.items()):
+            out = given.work / "progress" / f"{name}-{step}"
+            words = [
+                "model=custom",
+                f"model.name=step{step}",
+                f"model.path={folder}",
+                "problems.n=100",
+                "problems.seed=5",
+                "repeats=2",
+                "strategy=pacore_medium",
+                f"out={out}",
+                f"store={given.work / 'progress.sqlite'}",
+            ]
+            with initialize_config_dir(str(HERE.parents[1] / "conf"), version_base="1.3"):
+                run = config.build(compose("config", overrides=words))
+            asyncio.run(engine.run(run))
+            row = analysis.row_of(analysis.methods_of(results.read_lines(out / "results.jsonl"), name)[-1])
+            percents = {"mean": row.accuracy, "low": row.low, "high": row.high}
+            points.append({"step": step} | {key: 100 * share for key, share in percents.items() if share is not None})
+    results.write_json(given.to, found)
+
+
+if __name__ == "__main__":
+    main()
