@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 numbers = count()
 SERVED = ("vllm_server", "sglang_server")
 
-QUESTION: ChatMessage = {"role": "user", "content": "What is 23 * 45?"}
+QUESTION: ChatMessage = {"role": "user", "content": "What is 234 + 451? Put the final answer in \\boxed{}."}
 CONVERSATIONS: dict[str, tuple[ChatMessage, ...]] = {
     "one turn": (QUESTION,),
     "several": ({"role": "system", "content": "Be brief."}, QUESTION, {"role": "assistant", "content": "1"}, QUESTION),
