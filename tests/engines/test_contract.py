@@ -65,6 +65,15 @@ def rambling(seed: int = 1, **params: Any) -> Request:
     return asking(seed=seed, temperature=2.0, **params)
 
 
+def encodes_back(completion: Completion) -> bool:
+    """Whether its text has the tokens that were drawn: a model that improvises spells words in other pieces."""
+    ended = completion.finish_reason == "stop"
+    return (
+        len(tokenizer()(completion.content, add_special_tokens=False)["input_ids"]) + ended
+        == completion.generated_tokens
+    )
+
+
 def logprobs_of(prompt: Sequence[ChatMessage], completion: Completion, weights: Any = None) -> list[float]:
     """What transformers says of the same text: log-probability of each of its tokens, the end of turn included."""
     import torch
