@@ -124,7 +124,7 @@ def test_tokens_are_counted_as_verl_counts_them(compose: Compose, records: Path)
     prompt = environment(records).instance(3).prompt
     builder = create_continuous_token_builder(tokenizer, model_family="qwen3")
     theirs = builder.build_initial_tokens([dict(turn) for turn in prompt])
-    assert token_counter(tokenizer)(prompt) == len(theirs) > 300
+    assert token_counter(tokenizer)(prompt) == len(theirs) > 200
 
 
 @pytest.mark.parametrize(
