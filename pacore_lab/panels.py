@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pacore_lab.errors import ConfigError
-from pacore_lab.plots import COLOURS, INK, MARKERS, rendered
+from pacore_lab.plots import COLOURS, INK, MARKERS, framed, rendered
 from pacore_lab.report import write
 from pacore_lab.terminal import safe
 
@@ -34,14 +34,7 @@ def grid(titles: Sequence[str], x: str, ys: Sequence[str], columns: int = 2) -> 
     for place, (title, y) in enumerate(zip(titles, ys, strict=True)):
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.set_title(title, color=INK, fontsize=10, loc="left")
-        axes.set_xlabel(x, color=INK)
-        axes.set_ylabel(y, color=INK)
-        axes.tick_params(which="both", colors=INK)
-        axes.grid(color="#888888", alpha=0.25, lw=0.6)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(INK)
-        axes.set_facecolor("none")
+        framed(axes, x, y)
         found.append(axes)
     return figure, found
 

@@ -122,8 +122,13 @@ def _style(axes: Any, cost: str, xs: Sequence[float], whole: bool) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(AXES[cost], color=INK)
-    axes.set_ylabel("accuracy (%)", color=INK)
+    framed(axes, AXES[cost], "accuracy (%)")
+
+
+def framed(axes: Any, x: str, y: str) -> None:
+    """The look that all plots share, with the names of the axes."""
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
     axes.tick_params(which="both", colors=INK)
     axes.grid(color="#888888", alpha=0.25, lw=0.6)
     for side, spine in axes.spines.items():
