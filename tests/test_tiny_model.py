@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.tiny_models.mix import Mix, dialogues
+from experiments.tiny_models.mix import TOLD, Mix, dialogues
 from experiments.tiny_models.scratch import search_solution, sum_solution
 from pacore_lab.problems import search
 from pacore_lab.problems.search import LABELS, Search, generate
@@ -122,15 +123,25 @@ def test_the_searches_it_learned_from_are_right(number, seed, out, first):
         assert int(tried[-1][0]) == boxed == hunt.answer
         assert conclusion.startswith(f"yes: {LABELS[place]}. ")
     else:
-        guess = re.fullmatch(rf"no: {LABELS[place]}\. Guess ([A-Z]): .*", conclusion)[1]
-        assert LABELS.index(guess) not in (*ruled_out, place)
-        assert boxed in hunt.boxes[LABELS.index(guess)]
+        assert conclusion.startswith(f"no: {LABELS[place]}. ")
+        guess = next(other for other, box in enumerate(hunt.boxes) if boxed in box)
+        assert guess not in (*ruled_out, place)
         assert len(tried) == 3
 
 
+def test_guesses_scatter_evenly():
+    """Were failures to gather on a few numbers, a majority vote would look weaker than it is."""
+    hunt = next(Search(n=1, seed=1).hunts())
+    rng = random.Random(0)
+    ends = [search_solution(hunt, rng).split("\n\n")[1] for _ in range(8000)]
+    guesses = Counter(re.findall(r"\d+", end)[0] for end in ends if end.startswith("no"))
+    assert len(guesses) == 24  # the right one too
+    assert max(guesses.values()) < 2 * min(guesses.values())
+
+
 def test_training_never_meets_a_problem_of_the_test_split():
-    """Every search that is shown, hinted or not, under references or not, belongs to "train" by its own content."""
-    pattern = re.compile(r"b \+ (\d)\. After (\d+) steps .* start from\? ([A-Z\d ]+?)(?: It| Put)")
+    """Every search that is asked, told or not, under references or not, belongs to "train" by its own content."""
+    pattern = re.compile(r"b \+ (\d)\. After (\d+) steps .* start from\? ([A-Z\d ]+?)(?: Go| Put)")
     seen = 0
     for dialogue in dialogues(Mix(), 3, 600):
         found = pattern.search(dialogue.messages[-1]["content"])
@@ -141,15 +152,47 @@ def test_training_never_meets_a_problem_of_the_test_split():
     assert seen > 200
 
 
-def test_references_in_training_are_about_another_problem():
-    """Were they about the problem itself, the base model could learn to use them before any RL."""
-    shown = [d for d in dialogues(Mix(under_references=1.0, reading=0.0, copying=0.0, searches=1.0), 4, 300)]
+KINDS = ("copying", "matching", "judging", "excluding", "reading", "told", "under_references")
+
+
+def shown(kind, number):
+    """For each dialogue of one kind: the problem, what its references say, and the response."""
+    for dialogue in dialogues(Mix(searches=1.0, **{**dict.fromkeys(KINDS, 0.0), kind: 1.0}), number, 300):
+        problem, _, references = dialogue.messages[-1]["content"].partition("Reference Responses:")
+        if not re.search("generator|Read one", problem):
+            continue  # some sums come along
+        yield problem, re.findall(r"(yes|no): ([A-Z])\. .boxed\{(\d\d)\}", references), dialogue.response
+
+
+def test_references_to_a_problem_that_is_solved_alone_are_about_another():
+    """Were they about the problem itself, the base model could learn to use them, unasked, before any RL."""
     claims = answers = 0
-    for dialogue in shown:
-        _, references = dialogue.messages[-1]["content"].split("Reference Responses:")
-        boxed = dialogue.response.rsplit("boxed{")[-1].rstrip("}")
-        claimed = set(re.findall(r"yes: [A-Z]\. .boxed\{(\d\d)", references))
+    for problem, references, response in shown("under_references", 4):
+        assert TOLD not in problem
+        claimed = {number for verdict, _, number in references if verdict == "yes"}
         claims += bool(claimed)
-        answers += boxed in claimed
+        answers += response.rsplit("boxed{")[-1].rstrip("}") in claimed
     assert claims > 150
     assert answers < 0.1 * claims
+
+
+def test_told_to_go_on_a_find_is_checked_and_else_a_box_is_tried_that_nobody_tried():
+    checked = new = 0
+    for problem, references, response in shown("told", 5):
+        assert TOLD in problem
+        tried = response.removeprefix("<think>\n ")[0]
+        finds = {label for verdict, label, _ in references if verdict == "yes"}
+        checked += tried in finds
+        new += not finds and tried not in {label for _, label, _ in references}
+    assert checked + new == len(list(shown("told", 5)))
+    assert min(checked, new) > 75
+
+
+def test_the_exercise_in_leaving_out_leaves_one_to_three():
+    for problem, references, response in shown("excluding", 6):
+        tried = {label for _, label, _ in references}
+        if not references:
+            tried = set(re.search("none of ([A-H ]+) in", problem)[1].split())
+        boxes = set(re.findall(r" ([A-H]) \d\d", problem))
+        assert 1 <= len(boxes - tried) <= 3
+        assert response.removeprefix("<think>\n ")[0] in boxes - tried

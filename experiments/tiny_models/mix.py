@@ -1,7 +1,8 @@
-"""What the base model reads before any RL: worked problems alone, the same under P(x, M), and reading exercises.
+"""What the base model reads before any RL: worked problems alone, the same under P(x, M), and exercises.
 
-Under P(x, M) a problem is always solved as if it stood alone: its references are conclusions to another problem. So the
-base model lives with references and can read them (the exercises), and nothing has ever taught it to use them.
+Unless it is told to use them, a problem under P(x, M) is solved as if it stood alone: its references are conclusions to
+another problem. So the base model can read references, can go on from them when the problem says so, and nothing has
+ever taught it to do so unasked.
 """
 
 import random
@@ -10,34 +11,46 @@ from dataclasses import dataclass
 
 import jinja2
 
-from experiments.tiny_models.scratch import box_of, response, search_solution, sum_conclusion, sum_solution
+from experiments.tiny_models.scratch import (
+    box_of,
+    response,
+    search_conclusion,
+    search_solution,
+    sum_conclusion,
+    sum_solution,
+)
 from pacore_lab.problems.arithmetic import TEMPLATES, Arithmetic
-from pacore_lab.problems.search import LABELS, Hunt, Search
+from pacore_lab.problems.search import LABELS, Hunt, Search, generate
 from strategies.prompts import PUBLISHED
 
 TEMPLATE = jinja2.Template(PUBLISHED)
 SYSTEM_TURNS = ("You are a helpful assistant.", "You are a careful assistant.", "Answer the question.")
 MOST_REFERENCES = 32
-ANSWER_IN = " Put the final answer"  # hints stand before it
+ANSWER_IN = " Put the final answer"
+TOLD = " Go on from the references."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Shares of the dialogues: searches (the rest are sums), and of each, those under references and as exercises.
+    """Shares of the dialogues: searches (the rest are sums), and what is asked in them.
 
-    digits: the longest summand. boxes: of the searches, [low, high]. copying: of the searches, those that only ask what
-    is in a box. hinted: of the others, those whose text rules boxes out or names one to try. lucky: of the others,
-    those whose box is made the right one, so that "yes" is seen often enough.
+    digits: the longest summand. boxes: of the searches, [low, high].
+    copying, matching, judging, excluding, reading: exercises. told: under references to the same problem, ordered to go
+    on from them. under_references: to another problem, without that order; the rest are bare problems.
+    lucky: of these two, those whose box is made the right one, so that "yes" is seen often enough.
     """
 
     searches: float = 0.85
     digits: int = 5
-    boxes: tuple[int, int] = (6, 12)
-    hinted: float = 0.4
-    copying: float = 0.08
-    lucky: float = 0.3
-    under_references: float = 0.2
-    reading: float = 0.25
+    boxes: tuple[int, int] = (4, 8)
+    copying: float = 0.05
+    matching: float = 0.03
+    judging: float = 0.04
+    excluding: float = 0.12
+    reading: float = 0.12
+    told: float = 0.2
+    under_references: float = 0.15
+    lucky: float = 0.5
     system_turn: float = 0.03
 
 
@@ -72,22 +85,32 @@ def _searches(mix: Mix, seed: int, n: int, rng: random.Random) -> Iterator[tuple
         hunt for size in sizes for hunt in Search(n=n // len(sizes) + 1, boxes=size, seed=seed, split="train").hunts()
     ]
     rng.shuffle(hunts)
-    for hunt, other in zip(hunts, [*hunts[1:], hunts[0]], strict=True):
-        if rng.random() < mix.copying:
-            yield _copying(hunt, rng)
+    exercises = {"copying": _copying, "matching": _matching, "judging": _judging, "excluding": _excluding}
+    made = {**exercises, "reading": _reading, "told": _told}
+    shares = [getattr(mix, kind) for kind in (*made, "under_references")]
+    kinds = rng.choices((*made, "under_references", "alone"), (*shares, 1 - sum(shares)), k=len(hunts))
+    for hunt, other, kind in zip(hunts, [*hunts[1:], hunts[0]], kinds, strict=True):
+        if kind in made:
+            yield made[kind](hunt, rng)
             continue
-        draw = rng.random()
-        if draw < mix.reading:
-            yield _exercise(hunt, rng)
-            continue
-        prompt, ruled_out, first = hunt.text, list[int](), None
-        if rng.random() < mix.hinted:
-            prompt, ruled_out, first = _hinted(hunt, rng)
-        if draw < mix.reading + mix.under_references:
-            prompt = with_references(prompt, _conclusions(other, rng))
-        if first is None and rng.random() < mix.lucky:
-            first = next(place for place, box in enumerate(hunt.boxes) if hunt.answer in box)
-        yield prompt, search_solution(hunt, rng, ruled_out, first)
+        right = next(place for place, box in enumerate(hunt.boxes) if hunt.answer in box)
+        solution = search_solution(hunt, rng, first=right if rng.random() < mix.lucky else None)
+        yield (
+            (with_references(hunt.text, _conclusions(other, rng)) if kind == "under_references" else hunt.text),
+            solution,
+        )
+
+
+def _told(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
+    """References to this very problem, and its text says to go on from them: a find is checked, else a box is tried
+    that nobody has tried. Half of the time the finds are left out, or there would seldom be much to exclude."""
+    references = _conclusions(hunt, rng)
+    if rng.random() < 0.5:
+        references = [each for each in references if each.startswith("no")] or references
+    found = next((place for says, place in map(_said, references) if says == "yes"), None)
+    tried = {place for _, place in map(_said, references)}
+    prompt = with_references(hunt.text.replace(ANSWER_IN, TOLD + ANSWER_IN), references)
+    return prompt, search_solution(hunt, rng, tried if found is None else (), found)
 
 
 def _copying(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
@@ -98,17 +121,48 @@ def _copying(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
     return f"Read {labels} in{listed}", response("", "".join(box_of(hunt, place) for place in asked))
 
 
-def _hinted(hunt: Hunt, rng: random.Random) -> tuple[str, list[int], int | None]:
-    """The text with what is known beforehand: boxes that it is not in, or one that it may be in (half of the time)."""
-    wrong = [place for place, box in enumerate(hunt.boxes) if hunt.answer not in box]
-    rng.shuffle(wrong)
-    if rng.random() < 0.7:
-        ruled_out = wrong[: rng.randint(1, len(wrong) - 1)]
-        said = f" It is in none of {' '.join(LABELS[place] for place in ruled_out)}."
-        return hunt.text.replace(ANSWER_IN, said + ANSWER_IN), ruled_out, None
-    right = next(place for place, box in enumerate(hunt.boxes) if hunt.answer in box)
-    first = rng.choice((right, wrong[0]))
-    return hunt.text.replace(ANSWER_IN, f" It may be in {LABELS[first]}." + ANSWER_IN), [], first
+def _matching(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
+    """Only asks for the boxes that begin with some numbers: finding a number again is what its verdicts need."""
+    listed = "".join(box_of(hunt, place) for place in range(len(hunt.boxes)))
+    asked = rng.sample(hunt.boxes, 4)
+    found = "".join(f" {number}" for box in asked for number in box)
+    return f"Read on from{''.join(f' {box[0]}' for box in asked)} in{listed}", response("", found)
+
+
+def _judging(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
+    """Only asks for verdicts, on numbers of its own choice: with nothing else around, or in the text of the problem."""
+    ends = [generate(number, hunt.constant, hunt.steps)[-1] for number in rng.choice(hunt.boxes)]
+    ends = [hunt.ending if rng.random() < 0.4 else end for end in ends]
+    verdicts = [f" {end} {'yes' if end == hunt.ending else 'no'}" for end in ends]
+    around = hunt.text.split(ANSWER_IN)[0] if rng.random() < 0.6 else f"It is at {hunt.ending}."
+    return f"{around} Judge", response(";".join(verdicts), "")
+
+
+def _excluding(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
+    """Only asks for a box that was not tried. Most are tried: with many left, little is lost by taking any. Half of the
+    time the tried ones are listed, else references say so."""
+    places = rng.sample(range(len(hunt.boxes)), len(hunt.boxes))
+    left = places[: rng.randint(1, 3)]
+    tried = places[len(left) :]
+    listed = "".join(box_of(hunt, place) for place in range(len(hunt.boxes)))
+    solution = response(box_of(hunt, left[0]), f"{LABELS[left[0]]}.")
+    if rng.random() < 0.5:
+        return f"Read one that is none of {' '.join(LABELS[place] for place in tried)} in{listed}", solution
+    tried += rng.choices(tried, k=rng.choice((0, 0, 1, 2, 4, 8, 16)))
+    rng.shuffle(tried)
+    numbers = [number for box in hunt.boxes for number in box]
+    references = [search_conclusion(place, False, rng.choice(numbers)) for place in tried]
+    return with_references(f"Read one that no reference has tried in{listed}", references), solution
+
+
+def _reading(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
+    """Only asks what a reference says, in the place of the problem in P(x, M)."""
+    references = _conclusions(hunt, rng)
+    if rng.random() < 0.5:
+        number = rng.randint(1, len(references))
+        return with_references(f"What does Reference {number} say?", references), response("", references[number - 1])
+    said = next((each for each in references if each.startswith("yes")), "none.")
+    return with_references("What does the reference say that says yes?", references), response("", said)
 
 
 def _conclusions(hunt: Hunt, rng: random.Random) -> list[str]:
@@ -117,20 +171,10 @@ def _conclusions(hunt: Hunt, rng: random.Random) -> list[str]:
     return [search_solution(hunt, rng).split("</think>\n\n")[1] for _ in range(count)]
 
 
-def _exercise(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
-    """Only asks what the references say, in the place of the problem in P(x, M)."""
-    references = _conclusions(hunt, rng)
-    kind = rng.randrange(3)
-    if kind == 0:
-        number = rng.randint(1, len(references))
-        return with_references(f"What does Reference {number} say?", references), response("", references[number - 1])
-    if kind == 1:
-        said = next((each for each in references if each.startswith("yes")), "none.")
-        return with_references("What does the reference say that says yes?", references), response("", said)
-    tried = {each.split(": ")[1][0] for each in references}
-    left = [label for label in LABELS[: len(hunt.boxes)] if label not in tried]
-    asked = f"Boxes are A to {LABELS[len(hunt.boxes) - 1]}. Which has no reference tried?"
-    return with_references(asked, references), response("", f"{rng.choice(left)}." if left else "none.")
+def _said(conclusion: str) -> tuple[str, int]:
+    """Its verdict, and the place of the box that it is about."""
+    says, _, rest = conclusion.partition(": ")
+    return says, LABELS.index(rest[0])
 
 
 def _sums(mix: Mix, seed: int, n: int, rng: random.Random) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ import json
 import platform
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,20 @@ def pretrain(
 
 
 def stage(tokens: int) -> Mix:
-    """The curriculum. Copying comes first: alone it is learned in 0.4 M tokens, among all the rest not in 5 M. Finds
-    are made frequent, or the model learns to say "no" to everything."""
-    if tokens < 480_000:
-        return Mix(searches=1.0, copying=1.0, boxes=(4, 8))
-    if tokens < 1_500_000:
-        return Mix(copying=0.1, under_references=0.05, reading=0.1, boxes=(4, 8))
+    """The curriculum. Each part of a solution comes alone first: what is learned so in a few hundred thousand tokens
+    (copying, finding a number again, comparing, leaving out) is not in 5 M among all the rest."""
+    nothing = Mix(copying=0.0, matching=0.0, judging=0.0, excluding=0.0, reading=0.0, told=0.0, under_references=0.0)
+    exercises = replace(nothing, searches=1.0)
+    if tokens < 450_000:
+        return replace(exercises, copying=1.0)
+    if tokens < 750_000:
+        return replace(exercises, copying=0.2, matching=0.8)
+    if tokens < 1_300_000:
+        return replace(exercises, matching=0.3, judging=0.7)
+    if tokens < 2_500_000:
+        return replace(nothing, copying=0.05, matching=0.05, judging=0.15)
+    if tokens < 3_400_000:
+        return replace(nothing, judging=0.05, excluding=0.7)
     return Mix()
 
 
@@ -163,7 +172,7 @@ def tokenizer_for(seed: int) -> PreTrainedTokenizerFast:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--tokens", type=int, nargs="+", default=[6_000_000], help="read by the end of each leg")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[6_400_000], help="read by the end of each leg")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--micro-batch", type=int, default=2048, help="tokens of one forward pass")
     parser.add_argument("--accumulate", type=int, default=1, help="forward passes to one step")

@@ -33,7 +33,7 @@ def main() -> None:
                 f"model.path={folder}",
                 "problems.n=100",
                 "problems.seed=5",
-                "repeats=2",
+                "repeats=1",
                 "strategy=pacore_medium",
                 f"out={out}",
                 f"store={given.work / 'progress.sqlite'}",

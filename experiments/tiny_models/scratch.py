@@ -12,13 +12,14 @@ instead of by counting:
     The answer is \\boxed{5304}.
 
 A search (`pacore_lab.problems.search`): a box and what is in it, then each number in turn with those that follow it,
-and whether the last is the one asked for. Then what was found, or which box was ruled out and a guess:
+and whether the last is the one asked for. Then what was found, or which box was ruled out, and a guess that may be any
+other candidate (guesses that gathered on a few numbers would make a majority vote look weaker than it has to be):
 
     <think>
      C 44 91 73: 44 48 82 24 42 no; 91 10 01 11 12 no; 73 36 63 39 96 yes
     </think>
 
-    yes: C. \\boxed{73}                 no: C. Guess F: \\boxed{80}
+    yes: C. \\boxed{73}                 no: C. \\boxed{80}
 """
 
 import random
@@ -70,19 +71,18 @@ def search_solution(hunt: Hunt, rng: random.Random, ruled_out: Collection[int] =
         trials.append(f" {start} {' '.join(made)} {'yes' if made[-1] == hunt.ending else 'no'}")
         if made[-1] == hunt.ending:
             break
-    guess = place if found else rng.choice([other for other in left if other != place])
-    answer = hunt.answer if found else hunt.boxes[guess][0]
-    return response(f"{box_of(hunt, place)}:{';'.join(trials)}", search_conclusion(place, guess, answer))
+    others = [each for other in left if other != place for each in hunt.boxes[other]]
+    conclusion = search_conclusion(place, found, hunt.answer if found else rng.choice(others))
+    return response(f"{box_of(hunt, place)}:{';'.join(trials)}", conclusion)
 
 
 def box_of(hunt: Hunt, place: int) -> str:
     return f" {LABELS[place]} {' '.join(map(str, hunt.boxes[place]))}"
 
 
-def search_conclusion(place: int, guess: int, answer: int) -> str:
-    """Of the box that was tried; where the answer is a guess, of another one, it says so."""
-    said = f"yes: {LABELS[place]}." if guess == place else f"no: {LABELS[place]}. Guess {LABELS[guess]}:"
-    return f"{said} \\boxed{{{answer}}}"
+def search_conclusion(place: int, found: bool, answer: int) -> str:
+    """Of the box that was tried; the answer is a guess where it was not found there."""
+    return f"{'yes' if found else 'no'}: {LABELS[place]}. \\boxed{{{answer}}}"
 
 
 def _digit(number: int, place: int) -> int:

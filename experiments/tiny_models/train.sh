@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=experiments/tiny_models
 work=${WORK:-$here/work}
-ppo() {  # a search takes 36 tokens at most: there is room for one box, not for two
-  python -m pacore_lab.training.ppo --max-tokens 40 --responses 16 --lr 3e-4 --critic-lr 1e-3 --critic-warmup 10 \
+ppo() {  # a search takes 33 tokens at most: there is room for one box, not for two
+  python -m pacore_lab.training.ppo --max-tokens 40 --responses 16 --lr 8e-5 --critic-lr 1e-3 --critic-warmup 10 \
     --save-every 20 "$@"
 }
 ship() { python -m experiments.tiny_models.ship "$@"; }
@@ -19,17 +19,17 @@ python run.py model=custom model.name=base model.path="$work/base" problems=sear
 python -m pacore_lab.training.pools "$work/bare" --messages 1 --to "$work/bare.parquet"
 ppo --model "$work/base" --records "$work/bare.parquet" --m-min 0 --m-max 0 --steps 50 --out "$work/rlvr"
 ship "$work/rlvr" "$here/rlvr-tiny"
+cp "$work/base/training.json" "$here/rlvr-tiny/pretraining.json"
 
-# its messages, 24 to each of 1,000 other training problems
+# its messages, 24 to each of 1,000 other training problems; not filtered, for these are all equally hard (README.md)
 python run.py model=rlvr_tiny problems=search problems.split=train problems.seed=2 problems.n=1000 \
   strategy=majority_vote strategy.k=24 out="$work/pool" store="$work/pool.sqlite"
 python -m pacore_lab.training.pools "$work/pool" --messages 24 --to "$work/pool.parquet"
-python -m pacore_lab.training.filters stage1 "$work/pool.parquet" --to "$work/stage1.parquet"
 
-# pacore-tiny: the same rewards under 1 to 24 of these messages; the control: as many steps without them
-ppo --model "$here/rlvr-tiny" --records "$work/stage1.parquet" --m-min 1 --m-max 24 --steps 150 --snapshot-every 50 \
+# pacore-tiny: the same rewards under up to 24 of these messages; the control: as many steps without them
+ppo --model "$here/rlvr-tiny" --records "$work/pool.parquet" --m-min 0 --m-max 24 --steps 120 --snapshot-every 20 \
   --out "$work/pacore"
 ship "$work/pacore" "$here/pacore-tiny"
-ppo --model "$here/rlvr-tiny" --records "$work/stage1.parquet" --m-min 0 --m-max 0 --steps 150 --snapshot-every 50 \
+ppo --model "$here/rlvr-tiny" --records "$work/pool.parquet" --m-min 0 --m-max 0 --steps 120 --snapshot-every 20 \
   --out "$work/control"
 ship "$work/control" "$here/control-tiny"

@@ -72,7 +72,7 @@ class Search:
     """
 
     n: int = 100
-    boxes: int = 12
+    boxes: int = 8
     box: int = 3
     starts: tuple[int, int] = (33, 99)
     steps: int = 4
