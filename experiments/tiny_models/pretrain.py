@@ -50,7 +50,7 @@ def main() -> None:
             optimizer.load_state_dict(values)
     for goal in options.tokens:  # a second leg raises the learning rate again and lets it fall
         pretrain(model, tokenizer, optimizers, state, options, goal, work)
-    ship(model, tokenizer, out)
+    ship(*load(work / "model"), out)  # byte for byte the same, however often the command is repeated
     where = f"{platform.machine()}, {torch.get_num_threads()} thread(s), {device}"
     print(f"{state['tokens']:,} tokens in {state['seconds'] / 60:.1f} min on {where}; model in {out}", flush=True)
     facts = {**state, "where": where, "tokens_asked": options.tokens, "seed": options.seed}
