@@ -15,10 +15,13 @@ import pytest
 from backends._checkpoint import load
 from pacore_lab.errors import BackendError, EngineDead, TransientError
 from pacore_lab.interfaces import Backend
+from pacore_lab.types import ChatMessage
 from tests.engines.conftest import CHECKPOINT, CONTEXT, ENGINES, model
-from tests.engines.test_contract import QUESTION, asking, encodes_back, logprobs_of, rambling
+from tests.engines.test_contract import asking, encodes_back, logprobs_of, rambling
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+# Of more digits than were learned, so that no token of the answer is sure whatever becomes of the positions.
+LONG_SUM: ChatMessage = {"role": "user", "content": "What is 234517 + 451323? Put the final answer in \\boxed{}."}
 
 
 def children() -> set[psutil.Process]:
@@ -48,15 +51,15 @@ async def test_yarn_as_in_transformers_then_a_dead_engine_is_one_line(kind: str)
         assert backend.capabilities.context_length == CONTEXT
         plain, stretched = (load(each, CHECKPOINT, "cpu")[0] for each in (as_trained, which))
         drawn = [
-            await backend.complete(asking(seed=seed, logprobs=True, temperature=1.0, max_tokens=24))
+            await backend.complete(asking((LONG_SUM,), seed=seed, logprobs=True, temperature=1.0, max_tokens=24))
             for seed in range(16)
         ]
         compared = [done for done in drawn if encodes_back(done)]
         assert len(compared) >= 3
         for done in compared:
-            expected = mean(logprobs_of((QUESTION,), done, stretched))
+            expected = mean(logprobs_of((LONG_SUM,), done, stretched))
             assert done.mean_logprob == pytest.approx(expected, abs=2e-3)
-            assert abs(expected - mean(logprobs_of((QUESTION,), done, plain))) > 2e-2, "this test shows nothing"
+            assert abs(expected - mean(logprobs_of((LONG_SUM,), done, plain))) > 2e-2, "this test shows nothing"
         if kind != "hf":
             await _kill_in_the_middle(backend, ours)
     finally:
