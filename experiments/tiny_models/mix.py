@@ -95,10 +95,10 @@ def _searches(mix: Mix, seed: int, n: int, rng: random.Random) -> Iterator[tuple
             continue
         right = next(place for place, box in enumerate(hunt.boxes) if hunt.answer in box)
         solution = search_solution(hunt, rng, first=right if rng.random() < mix.lucky else None)
-        yield (
-            (with_references(hunt.text, _conclusions(other, rng)) if kind == "under_references" else hunt.text),
-            solution,
-        )
+        if kind == "under_references":
+            yield with_references(hunt.text, _conclusions(other, rng)), solution
+        else:
+            yield hunt.text, solution
 
 
 def _told(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
@@ -115,18 +115,16 @@ def _told(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
 
 def _copying(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
     """Only asks what is in a few of the boxes: finding a label and reading on is most of what a search needs."""
-    listed = "".join(box_of(hunt, place) for place in range(len(hunt.boxes)))
     asked = rng.sample(range(len(hunt.boxes)), 4)
     labels = " ".join(LABELS[place] for place in asked)
-    return f"Read {labels} in{listed}", response("", "".join(box_of(hunt, place) for place in asked))
+    return f"Read {labels} in{_listed(hunt)}", response("", "".join(box_of(hunt, place) for place in asked))
 
 
 def _matching(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
     """Only asks for the boxes that begin with some numbers: finding a number again is what its verdicts need."""
-    listed = "".join(box_of(hunt, place) for place in range(len(hunt.boxes)))
     asked = rng.sample(hunt.boxes, 4)
     found = "".join(f" {number}" for box in asked for number in box)
-    return f"Read on from{''.join(f' {box[0]}' for box in asked)} in{listed}", response("", found)
+    return f"Read on from{''.join(f' {box[0]}' for box in asked)} in{_listed(hunt)}", response("", found)
 
 
 def _judging(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
@@ -144,15 +142,14 @@ def _excluding(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
     places = rng.sample(range(len(hunt.boxes)), len(hunt.boxes))
     left = places[: rng.randint(1, 3)]
     tried = places[len(left) :]
-    listed = "".join(box_of(hunt, place) for place in range(len(hunt.boxes)))
     solution = response(box_of(hunt, left[0]), f"{LABELS[left[0]]}.")
     if rng.random() < 0.5:
-        return f"Read one that is none of {' '.join(LABELS[place] for place in tried)} in{listed}", solution
+        return f"Read one that is none of {' '.join(LABELS[place] for place in tried)} in{_listed(hunt)}", solution
     tried += rng.choices(tried, k=rng.choice((0, 0, 1, 2, 4, 8, 16)))
     rng.shuffle(tried)
     numbers = [number for box in hunt.boxes for number in box]
     references = [search_conclusion(place, False, rng.choice(numbers)) for place in tried]
-    return with_references(f"Read one that no reference has tried in{listed}", references), solution
+    return with_references(f"Read one that no reference has tried in{_listed(hunt)}", references), solution
 
 
 def _reading(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
@@ -163,6 +160,10 @@ def _reading(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
         return with_references(f"What does Reference {number} say?", references), response("", references[number - 1])
     said = next((each for each in references if each.startswith("yes")), "none.")
     return with_references("What does the reference say that says yes?", references), response("", said)
+
+
+def _listed(hunt: Hunt) -> str:
+    return "".join(box_of(hunt, place) for place in range(len(hunt.boxes)))
 
 
 def _conclusions(hunt: Hunt, rng: random.Random) -> list[str]:

@@ -48,8 +48,7 @@ def main() -> None:
     if saved is not None:
         for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-    for goal in options.tokens:  # a second leg raises the learning rate again and lets it fall
-        pretrain(model, tokenizer, optimizers, state, options, goal, work)
+    pretrain(model, tokenizer, optimizers, state, options, work)
     ship(*load(work / "model"), out)  # byte for byte the same, however often the command is repeated
     where = f"{platform.machine()}, {torch.get_num_threads()} thread(s), {device}"
     print(f"{state['tokens']:,} tokens in {state['seconds'] / 60:.1f} min on {where}; model in {out}", flush=True)
@@ -63,13 +62,13 @@ def pretrain(
     optimizers: list[torch.optim.Optimizer],
     state: dict[str, Any],
     options: argparse.Namespace,
-    goal: int,
     work: Path,
 ) -> None:
-    """Next-token loss on responses until `goal` tokens in all (padding not counted) have been read."""
+    """Next-token loss on responses until `options.tokens` in all (padding not counted) have been read."""
     device = next(model.parameters()).device
     model.train()
     started, saved_at, losses = time.monotonic() - state["seconds"], time.monotonic(), []
+    goal = options.tokens
     while state["tokens"] < goal:
         mix = stage(state["tokens"])
         seed = options.seed * 1_000_000 + state["chunk"]
@@ -172,7 +171,7 @@ def tokenizer_for(seed: int) -> PreTrainedTokenizerFast:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--tokens", type=int, nargs="+", default=[6_400_000], help="read by the end of each leg")
+    parser.add_argument("--tokens", type=int, default=6_400_000, help="read in all")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--micro-batch", type=int, default=2048, help="tokens of one forward pass")
     parser.add_argument("--accumulate", type=int, default=1, help="forward passes to one step")

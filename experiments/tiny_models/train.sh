@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=experiments/tiny_models
 work=${WORK:-$here/work}
-ppo() {  # a search takes 33 tokens at most: there is room for one box, not for two
+ppo() {  # a search takes 34 tokens at most: there is room for one box, not for two
   python -m pacore_lab.training.ppo --max-tokens 40 --responses 16 --lr 8e-5 --critic-lr 1e-3 --critic-warmup 10 \
     --save-every 20 "$@"
 }
