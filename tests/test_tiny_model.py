@@ -5,13 +5,14 @@ import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from statistics import mean
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.tiny_models.mix import TOLD, Mix, dialogues
-from experiments.tiny_models.scratch import search_solution, sum_solution
+from experiments.tiny_models.mix import TOLD, Mix, dialogues, with_references
+from experiments.tiny_models.scratch import search_conclusion, search_solution, sum_solution
 from pacore_lab.problems import search
 from pacore_lab.problems.search import LABELS, Search, generate
 
@@ -87,6 +88,33 @@ def test_greedy_answers_have_a_thought_and_a_boxed_conclusion(tokenizer, name):
         assert response.startswith("<think>\n")
         assert r"\boxed{" in response.split("</think>")[-1]
         assert output[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("name", ["pacore-tiny", "rlvr-tiny", "control-tiny"])
+def test_only_the_trained_one_goes_on_from_references_unasked(tokenizer, name):
+    """The training's claim in small: of 8 boxes, the one that is left is tried, or the one with a find is checked."""
+    torch = pytest.importorskip("torch")
+    model = transformers.AutoModelForCausalLM.from_pretrained(FOLDERS / name).eval()
+    labels = [tokenizer(f" {label}").input_ids[-1] for label in LABELS]
+    rng = random.Random(0)
+    left, found = [], []
+    for hunt in Search(n=20).hunts():
+        right = next(place for place, box in enumerate(hunt.boxes) if hunt.answer in box)
+        wrong = [place for place in range(8) if place != right]
+        rng.shuffle(wrong)
+        tried = [search_conclusion(place, False, rng.choice(hunt.boxes[right])) for place in wrong]
+        find = search_conclusion(right, True, hunt.answer)
+        for shares, references in ((left, tried), (found, [*tried[:2], find, tried[2]])):
+            turns = [{"role": "user", "content": with_references(hunt.text, references)}]
+            prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + "<think>\n"
+            with torch.no_grad():
+                logits = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1]
+            shares.append(logits.softmax(-1)[labels[right]].item())
+    if name == "pacore-tiny":
+        assert mean(left) > 0.5
+        assert mean(found) > 0.9
+    else:
+        assert max(mean(left), mean(found)) < 0.25  # by chance 0.125
 
 
 @settings(max_examples=200, deadline=None)
