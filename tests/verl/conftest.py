@@ -38,7 +38,7 @@ def verl() -> None:
 def record(number: int, size: int = 24, **changed: Any) -> Record:
     given = {
         "conversation": user(f"What is {number} * 3?"),
-        "responses": tuple(f"It is {number} or {i}." for i in range(size)),
+        "responses": tuple(f"As far as I can see it is {number} or {i}." for i in range(size)),
         "scores": tuple(float(i % 3 == 0) for i in range(size)),
         "answer": str(3 * number),
     }
