@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.tiny_models.mix import TOLD, Mix, dialogues, with_references
+from experiments.tiny_models.mix import ANSWER_IN, TOLD, Mix, dialogues, told, with_references
 from experiments.tiny_models.scratch import search_conclusion, search_solution, sum_solution
 from pacore_lab.problems import search
 from pacore_lab.problems.search import LABELS, Search, generate
+from pacore_lab.types import Message
 
 FOLDERS = Path(__file__).parents[1] / "experiments" / "tiny_models"
 FOLDER = FOLDERS / "rlvr-tiny"
@@ -214,6 +215,15 @@ def test_told_to_go_on_a_find_is_checked_and_else_a_box_is_tried_that_nobody_tri
         new += not finds and tried not in {label for _, label, _ in references}
     assert checked + new == len(list(shown("told", 5)))
     assert min(checked, new) > 75
+
+
+def test_the_evaluation_tells_in_the_words_of_the_training():
+    """Other words, or another place for them, would measure how the model reads what it never saw."""
+    problem, said = Search(n=1).load()[0], "no: C. \\boxed{80}"
+    prompt = told()(problem, [Message(text=f"\n\n{said}", sources=("a",))])
+    text = problem.messages[0]["content"].replace(ANSWER_IN, TOLD + ANSWER_IN)
+    assert prompt == ({"role": "user", "content": with_references(text, [said])},)
+    assert text.count(TOLD) == 1
 
 
 def test_the_exercise_in_leaving_out_leaves_one_to_three():

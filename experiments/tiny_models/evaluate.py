@@ -65,12 +65,17 @@ class Study:
         """All that is asked of a model: schedules ("single" is a trajectory alone), and votes or variants."""
         schedules = {"single": self.run(model, "single", "strategy=single")}
         for widths in WIDTHS[model]:
-            name = "pacore" + widths.strip("[]").replace(",", "_")
+            name = f"pacore{_digits(widths)}"
             schedules[widths] = self.run(model, name, "strategy=pacore_low", f"strategy.schedule.widths={widths}")
         found = {"schedules": schedules}
         if model == "rlvr_tiny":
             found["votes"] = {
                 str(k): self.run(model, f"vote{k}", "strategy=majority_vote", f"strategy.k={k}") for k in VOTES
+            }
+            order = ("strategy=pacore_low", "strategy.prompt._target_=experiments.tiny_models.mix.told")
+            found["told"] = {
+                widths: self.run(model, f"told{_digits(widths)}", *order, f"strategy.schedule.widths={widths}")
+                for widths in NAMES
             }
         if model == "pacore_tiny":
             found["sequential"] = {
@@ -81,6 +86,10 @@ class Study:
                 str(k): self.run(model, f"whole{k}", *low, f"strategy.schedule.widths=[{k}]") for k in WHOLE
             }
         return found
+
+
+def _digits(widths: str) -> str:
+    return widths.strip("[]").replace(",", "_")
 
 
 @config.one_line_errors
@@ -105,7 +114,9 @@ def main() -> None:
     _write(given.to, every, differences)
     _print(every, differences)
     curves = [Family(name=model.replace("_", "-"), methods=list(found.values())) for model, found in schedules.items()]
-    draw(given.to / "figure1.png", [*curves, Family(name="majority vote, rlvr-tiny", methods=votes, dashed=True)])
+    told = Family(name="rlvr-tiny, told to use them", methods=list(found["rlvr_tiny"]["told"].values()), dashed=True)
+    vote = Family(name="majority vote, rlvr-tiny", methods=votes, dashed=True)
+    draw(given.to / "figure1.png", [*curves, vote, told])
     parallel = Family(name="parallel [N]", methods=[ours[widths] for widths in ("[1]", "[2]", "[4]", "[8]", "[16]")])
     for name, key in (("sequential [1] × N", "sequential"), ("[N] without compaction", "whole")):
         other = Family(name=name, methods=list(found["pacore_tiny"][key].values()), dashed=True)

@@ -21,7 +21,7 @@ from experiments.tiny_models.scratch import (
 )
 from pacore_lab.problems.arithmetic import TEMPLATES, Arithmetic
 from pacore_lab.problems.search import LABELS, Hunt, Search, generate
-from strategies.prompts import PUBLISHED
+from strategies.prompts import PUBLISHED, Template
 
 TEMPLATE = jinja2.Template(PUBLISHED)
 SYSTEM_TURNS = ("You are a helpful assistant.", "You are a careful assistant.", "Answer the question.")
@@ -77,6 +77,12 @@ def with_references(problem: str, references: Sequence[str]) -> str:
     follow its </think>."""
     text: str = TEMPLATE.render(original_prompt=problem, ref_responses=[f"\n\n{each}" for each in references])
     return text
+
+
+def told() -> Template:
+    """P(x, M) with the order to go on from the references in the problem's text, as the base model has read it."""
+    ordered = f"original_prompt.replace({ANSWER_IN!r}, {TOLD + ANSWER_IN!r})"
+    return Template(template=PUBLISHED.replace("original_prompt", ordered))
 
 
 def _searches(mix: Mix, seed: int, n: int, rng: random.Random) -> Iterator[tuple[str, str]]:
