@@ -114,7 +114,9 @@ def main() -> None:
     _write(given.to, every, differences)
     _print(every, differences)
     curves = [Family(name=model.replace("_", "-"), methods=list(found.values())) for model, found in schedules.items()]
-    told = Family(name="rlvr-tiny, told to use references", methods=list(found["rlvr_tiny"]["told"].values()), dashed=True)
+    told = Family(
+        name="rlvr-tiny, told to use references", methods=list(found["rlvr_tiny"]["told"].values()), dashed=True
+    )
     vote = Family(name="majority vote, rlvr-tiny", methods=votes, dashed=True)
     draw(given.to / "figure1.png", [*curves, vote, told])
     parallel = Family(name="parallel [N]", methods=[ours[widths] for widths in ("[1]", "[2]", "[4]", "[8]", "[16]")])
