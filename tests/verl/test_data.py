@@ -121,7 +121,7 @@ def test_tokens_are_counted_as_verl_counts_them(compose: Compose, records: Path)
     from pacore_lab.training.verl.budget import token_counter
 
     tokenizer = hf_tokenizer(str(CHECKPOINT))
-    prompt = [{**turn, "content": f"{turn['content']}\n" * 2} for turn in environment(records).instance(3).prompt]
+    prompt = environment(records).instance(3).prompt
     builder = create_continuous_token_builder(tokenizer, model_family="qwen3")
     theirs = builder.build_initial_tokens([dict(turn) for turn in prompt])
     assert token_counter(tokenizer)(prompt) == len(theirs) > 300
