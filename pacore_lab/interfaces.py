@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from pacore_lab.types import Completion, Grade, Message, Problem, Prompt, Round, SamplingParams, Solution, Trajectory
 
@@ -15,8 +15,11 @@ class Capabilities:
     """What a backend can honour. Whatever a run asks for beyond this is refused before the first token.
 
     seeds: "request" - each request's seed is honoured; "engine" - one seed for all; "none".
-    logprobs: of the chosen tokens, of the top k, or none.
+    logprobs: none, of the chosen tokens, or "topk": of the `top_logprobs` likeliest tokens too, at most
+    `most_top_logprobs` of them (None: any number).
     partial: what an aborted trajectory had is reported, so that its tokens are counted.
+    prefill: a prompt that ends with a turn of the assistant is gone on with, as if the model had said that itself.
+    recorded: nothing is sampled, everything comes from the store (replay).
     priority: waiting requests are served in the order of `Request.priority`.
     schema: an answer follows `Request.schema`.
     context_length: tokens of prompt and answer together, None where it is not known.
@@ -25,7 +28,10 @@ class Capabilities:
 
     seeds: Literal["none", "engine", "request"] = "none"
     logprobs: Literal["none", "chosen", "topk"] = "none"
+    most_top_logprobs: int | None = None
     partial: bool = False
+    prefill: bool = False
+    recorded: bool = False
     priority: bool = False
     schema: bool = False
     context_length: int | None = None
@@ -50,10 +56,11 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """A piece of a trajectory in the making: its text and how many tokens it is."""
+    """A piece of a trajectory in the making: its text, how many tokens it is, and their confidences if asked for."""
 
     text: str
     tokens: int
+    confidences: tuple[float, ...] = ()
 
 
 OnChunk: TypeAlias = Callable[[Chunk], None]
@@ -93,29 +100,69 @@ class Backend(Protocol):
         ...
 
 
-class Sampler(Protocol):
-    """The only I/O a strategy sees (`pacore_lab.sampler.EpisodeSampler`): trajectories of one (problem, repeat)."""
+class Arrivals(Protocol):
+    """Trajectories as they finish (`async for`) and, with `every`, what running ones have so far."""
 
-    async def sample(self, prompt: Prompt, n: int) -> list[Trajectory]:
+    def __aiter__(self) -> AsyncIterator[Trajectory]: ...
+
+    def abort(self, trajectory: Trajectory) -> None:
+        """Stop a running one: it does not arrive any more, and its tokens count as discarded."""
+        ...
+
+
+class Sampler(Protocol):
+    """The only I/O a strategy sees (`pacore_lab.sampler.EpisodeSampler`): trajectories of one (problem, repeat).
+
+    role: who is asked, where a run gives its roles models of their own (`model@roles.judge=...`); any other role, and
+    none, is the run's model. A strategy or part keeps the roles it asks in fields named `role` or `roles`.
+    """
+
+    async def sample(
+        self, prompt: Prompt, n: int, *, role: str | None = None, max_tokens: int | None = None
+    ) -> list[Trajectory]:
         """n trajectories in index order. Asking again for the same prompt continues with fresh indices.
 
         A trajectory that failed is among them, with `error` set. Each is in the store before it is returned.
+        max_tokens: at most so many each; None as the model is set.
         """
         ...
 
-    def stream(self, prompt: Prompt, n: int) -> AbstractAsyncContextManager[AsyncIterator[Trajectory]]:
-        """The same n trajectories as they finish; leaving the block aborts the rest: their tokens are discarded."""
+    def stream(
+        self, prompt: Prompt, n: int, *, role: str | None = None, every: int | None = None
+    ) -> AbstractAsyncContextManager[Arrivals]:
+        """The same n trajectories as they finish; leaving the block aborts the rest: their tokens are discarded.
+
+        every: a running trajectory arrives too (`running=True`, the completion so far) whenever it has about so many
+        more tokens; `abort` stops it.
+        """
+        ...
+
+    async def claim(self, weight: float, trajectories: int) -> int:
+        """This episode's share of `trajectories` times the run's episodes, in proportion to its `weight` (0 or more).
+
+        Waits until every episode of the run has claimed or ended, so it is asked once, before the last round. Shares
+        are whole and add up to what the episodes that claim bring in; equal weights get equal shares.
+        """
         ...
 
 
 class Strategy(Protocol):
     """`needs`, an optional class attribute of a strategy and of its parts, names what they cannot do without:
 
-    a set of "logprobs" (of every trajectory), "partial" (to stream and abort), "seeds" and "priority". A backend that
-    lacks one is refused before the first token (`pacore_lab.needs`).
+    a set of "logprobs" (of every trajectory), "top_logprobs" (confidences of every token), "partial" (to stream and
+    abort), "prefill" (to go on with a given beginning), "seeds", "priority", and "answers" (of a grader that compares
+    them). What is lacking is refused before the first token (`pacore_lab.needs`).
     """
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution: ...
+
+
+def needs_of(part: object) -> frozenset[str]:
+    """Everything that a strategy and the parts it is made of declare in `needs`."""
+    own = frozenset(getattr(part, "needs", ()))
+    if is_dataclass(part):
+        own = own.union(*(needs_of(getattr(part, item.name)) for item in fields(part)))
+    return own
 
 
 class PromptBuilder(Protocol):
@@ -140,10 +187,46 @@ class Compaction(Protocol):
     def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]: ...
 
 
-class Schedule(Protocol):
-    """The rounds so far -> the width of the next one, or None to stop. The last round is one trajectory wide."""
+@runtime_checkable
+class AskingCompaction(Protocol):
+    """A compaction that a model makes: as `Compaction`, with the problem and a sampler to ask."""
 
-    def __call__(self, rounds: Sequence[Round]) -> int | None: ...
+    async def compact(
+        self, problem: Problem, trajectories: Sequence[Trajectory], sampler: Sampler
+    ) -> tuple[Message, ...]: ...
+
+
+class Views(Protocol):
+    """Which of the messages each of the next round's trajectories is shown: `width` tuples of them."""
+
+    def __call__(self, messages: tuple[Message, ...], width: int) -> list[tuple[Message, ...]]: ...
+
+
+class StopRule(Protocol):
+    """Whether enough is known. classes: of the answers so far, in the order in which they came (None for none)."""
+
+    def __call__(self, classes: Sequence[int | None]) -> bool: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The next round: `width` trajectories are started; at `quorum` usable ones, or when `stop` says so, the rest is
+    aborted. Without either all are awaited. batch: so many are started at a time, so that nothing has to be aborted.
+    """
+
+    width: int
+    quorum: int | None = None
+    stop: StopRule | None = None
+    batch: int | None = None
+
+
+class Schedule(Protocol):
+    """The rounds so far -> the next one (a width, or a `Plan`), or None to stop.
+
+    The answer is the trajectory of a last round of one, and a vote over any other last round.
+    """
+
+    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None: ...
 
 
 class ProblemSet(Protocol):

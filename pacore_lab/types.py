@@ -45,12 +45,16 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
-    """How tokens are drawn. `max_tokens=None`: until the model's context is full (the published setting)."""
+    """How tokens are drawn. `max_tokens=None`: until the model's context is full (the published setting).
+
+    top_logprobs: of how many likeliest tokens a token's confidence is made (`Completion.confidences`); 0 for none.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int | None = None
     logprobs: bool = False
+    top_logprobs: int = 0
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -59,6 +63,10 @@ class SamplingParams:
             raise ValueError(f"model.top_p is {self.top_p}; it must lie in (0, 1]")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"model.max_tokens is {self.max_tokens}; give 1 or more, or null for the whole context")
+        if self.top_logprobs < 0:
+            raise ValueError(f"model.top_logprobs is {self.top_logprobs}; give 20 (as DeepConf does), or 0 for none")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError(f"model.top_logprobs is {self.top_logprobs}, which needs model.logprobs=true")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +89,7 @@ class Model:
     top_p: float = 1.0
     max_tokens: int | None = None
     logprobs: bool = False
+    top_logprobs: int = 0
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,6 +108,7 @@ class Model:
             top_p=float(self.top_p),
             max_tokens=self.max_tokens,
             logprobs=self.logprobs,
+            top_logprobs=self.top_logprobs,
         )
 
 
@@ -113,6 +123,8 @@ class Completion:
     max_tokens: the bound after clamping to the context, None where the backend leaves it to the engine.
     mean_logprob, window_logprobs: mean natural log-probability of the chosen tokens under the model's own distribution
     (before temperature and top-p), over all of them and per window of 64; None unless asked for.
+    confidences: of each token, minus the mean log-probability of the `top_logprobs` likeliest tokens in its place: 0 or
+    more, larger where the model is surer (DeepConf, arXiv 2508.15260, equation 2); None unless asked for.
     """
 
     content: str
@@ -126,6 +138,7 @@ class Completion:
     clamped: bool = False
     mean_logprob: float | None = None
     window_logprobs: tuple[float, ...] | None = None
+    confidences: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +147,9 @@ class Trajectory:
 
     error: why there is nothing usable ("failed: ..."); its content is then never an answer.
     arrival: grows in the order in which trajectories reached the store.
+    running: it is still being sampled, and this is what there is of it (`Arrivals`).
+    answer, answer_class: what the grader extracts, and which answers of its round are the same (numbered by first
+    appearance; None for none); set for the parts of a strategy that declare `needs = {"answers"}`.
     """
 
     id: str
@@ -142,6 +158,9 @@ class Trajectory:
     error: str | None = None
     reused: bool = False
     arrival: int = 0
+    running: bool = False
+    answer: str | None = None
+    answer_class: int | None = None
 
     @property
     def content(self) -> str:
@@ -166,14 +185,24 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """A finished round: ids of its trajectories in message order, and the messages made of them."""
+    """A finished round: ids of its trajectories in message order, and the messages made of them.
+
+    classes: of each trajectory's answer, see `Trajectory.answer_class`. tokens: that its trajectories generated.
+    """
 
     trajectories: tuple[str, ...]
     messages: tuple[Message, ...]
+    classes: tuple[int | None, ...] = ()
+    tokens: int = 0
 
     @classmethod
     def of(cls, trajectories: Sequence[Trajectory], messages: tuple[Message, ...] = ()) -> Round:
-        return cls(trajectories=tuple(trajectory.id for trajectory in trajectories), messages=messages)
+        return cls(
+            trajectories=tuple(trajectory.id for trajectory in trajectories),
+            messages=messages,
+            classes=tuple(trajectory.answer_class for trajectory in trajectories),
+            tokens=sum(trajectory.completion.generated_tokens for trajectory in trajectories),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -10,7 +9,7 @@ from typing import Literal, TypeAlias
 from pacore_lab.errors import require_count
 from pacore_lab.interfaces import Grader, Sampler
 from pacore_lab.types import Problem, Round, Solution, Trajectory
-from pacore_lab.votes import winners
+from strategies.answers import classified, elected, require_comparable
 from strategies.weights import Heads
 
 Weight: TypeAlias = Callable[[Trajectory], float]
@@ -35,20 +34,9 @@ class MajorityVote:
         require_count("strategy.k", self.k)
         if self.ties not in ("expected", "random"):
             raise ValueError(f"strategy.ties is {self.ties!r}; give expected or random")
-        if not getattr(self.grader, "comparable", True):
-            name = type(self.grader).__name__
-            raise ValueError(
-                f"a vote needs answers that can be compared, and {name} compares none; name another grader="
-            )
+        require_comparable(self.grader)
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
-        trajectories = await sampler.sample(problem.messages, self.k)
-        rounds = (Round.of(trajectories),)
-        classes = await self.grader.classes([self.grader.extract(trajectory) for trajectory in trajectories])
-        voters = zip(trajectories, classes, strict=True)
-        best = winners(classes, [0.0 if name is None else self.weight(trajectory) for trajectory, name in voters])
-        if not best:
-            return Solution(answers=(), rounds=rounds, reason=f"no valid answer among {self.k} trajectories")
-        if self.ties == "random":
-            best = [random.Random("".join(trajectory.id for trajectory in trajectories)).choice(best)]
-        return Solution(answers=tuple(trajectories[place] for place in best), rounds=rounds)
+        trajectories = await classified(await sampler.sample(problem.messages, self.k), self.grader)
+        weights = [0.0 if voter.answer_class is None else self.weight(voter) for voter in trajectories]
+        return elected(trajectories, [Round.of(trajectories)], weights=weights, ties=self.ties)
