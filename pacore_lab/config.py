@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
@@ -25,10 +25,10 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from pacore_lab.engine import Run
 from pacore_lab.errors import ConfigError, LabError
 from pacore_lab.interfaces import Grader, ProblemSet, PromptBuilder
-from pacore_lab.store import digest
+from pacore_lab.names import digest
+from pacore_lab.run import Role, Run
 
 P = ParamSpec("P")
 _ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +48,9 @@ class Config:
     limit: int | None = None
     concurrency: int = 256
     pool: int | None = None
+    roles: dict[str, Any] = field(default_factory=dict)
+    budget: int | None = None
+    finish_aborted: bool = False
     out: str | None = None
     store: str = "outputs/store.sqlite"
 
@@ -73,15 +76,20 @@ def build(config: DictConfig) -> Run:
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ConfigError(f"{missing[0]} is not set; give it on the command line: {missing[0]}=VALUE")
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    places = {key: settings.pop(key) for key in ("out", "store", "concurrency")}
+    places = {key: settings.pop(key) for key in ("out", "store", "concurrency", "budget", "finish_aborted")}
+    if not settings["roles"]:
+        del settings["roles"]
     distinct = digest(settings)[:8]
     # Of the backend, a resumption has to match the kind only: what else decides the samples is in its fingerprint.
     settings["backend"] = settings["backend"]["_target_"]
+    roles = _roles(config, settings)
     choices, overrides = _choices()
     parts = {
         key: instantiate(config[key], _convert_="all") for key in ("strategy", "backend", "model", "problems", "grader")
     }
-    changed = [text for text in overrides if text.startswith(("strategy.", "strategy/"))]
+    changed = [
+        text for text in overrides if text.lstrip("+").startswith(("strategy.", "strategy/", "roles.", "model@roles."))
+    ]
     name = " ".join([choices["strategy"], *(text[len("strategy.") :] for text in changed)])
     label = "-".join([choices["strategy"], choices["problems"], settings["model"]["name"], f"seed{settings['seed']}"])
     out = places["out"] or f"outputs/{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}-{distinct}"
@@ -93,11 +101,31 @@ def build(config: DictConfig) -> Run:
         limit=settings["limit"],
         pool=settings["pool"],
         concurrency=places["concurrency"],
+        roles=roles,
+        budget=places["budget"],
+        finish_aborted=places["finish_aborted"],
         out=Path(out),
         store=Path(places["store"]),
         settings=settings,
         **parts,
     )
+
+
+def _roles(config: DictConfig, settings: dict[str, Any]) -> dict[str, Role]:
+    """A role's model, on a backend like the run's, or one of its own. Into `settings` go what its results depend on."""
+    found = {}
+    for name in config.roles:
+        given = config.roles[name]
+        node = OmegaConf.create({"model": config.model, "backend": config.backend})
+        if strange := sorted(set(given) - set(node)):
+            raise ConfigError(f"there is no key roles.{name}.{strange[0]}; a role has model and backend")
+        node._set_parent(config)  # ${seed} and its like
+        for key in given:
+            node[key] = given[key]
+        found[str(name)] = Role(**instantiate(node, _convert_="all"))
+        model: Any = OmegaConf.to_container(node.model, resolve=True)
+        settings["roles"][name] = {"model": model, "backend": node.backend["_target_"]}
+    return found
 
 
 def regrading(settings: Mapping[str, Any], words: Sequence[str]) -> tuple[Grader, dict[str, Any], ProblemSet]:
@@ -175,10 +203,12 @@ def _interrupted() -> NoReturn:
 def command(main: Callable[[], None]) -> None:
     """Run Hydra's main on the command line, read with two liberties.
 
-    `strategy/schedule=[8,2]` is short for the schedule's widths, and a mapping may bring keys of its own
-    (`backend.extra_body={top_k: 20}`), for which Hydra wants `++`.
+    `strategy/schedule=[8,2]` is short for the schedule's widths, a mapping may bring keys of its own
+    (`backend.extra_body={top_k: 20}`), for which Hydra wants `++`, and `model@roles.judge=NAME` (or `backend@...`)
+    gives a role its model.
     """
     words = [re.sub(r"^strategy/schedule=(?=\[)", "strategy.schedule.widths=", word) for word in sys.argv[1:]]
+    words = [re.sub(r"^(model|backend)@roles\.(\w+)=", r"+\1@roles.\2.\1=", word) for word in words]
     sys.argv[1:] = [re.sub(r"^(?=\w+(\.\w+)+=\{)", "++", word) for word in words]
     one_line_errors(main)()
 

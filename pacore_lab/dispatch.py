@@ -10,11 +10,13 @@ import asyncio
 import heapq
 import itertools
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pacore_lab.errors import ConfigError, EngineDead, RequestError, TransientError
+from pacore_lab.errors import ConfigError, EngineDead, NeverSampled, RequestError, TransientError
 from pacore_lab.interfaces import Backend, Chunk, OnChunk, Request
-from pacore_lab.store import SampleName, Store
+from pacore_lab.names import SampleName
+from pacore_lab.store import Store
 from pacore_lab.types import Completion, Prompt, SamplingParams, Trajectory
 
 ABORTED = "aborted"
@@ -92,15 +94,30 @@ class Flight:
     """A trajectory being sampled, shared by all who asked for its name; the last to leave aborts it."""
 
     name: SampleName
+    prompt: Prompt
+    params: SamplingParams
     task: asyncio.Task[Trajectory] = field(init=False)
     waiters: int = 0
     tokens: int = 0
     spent_before: int = 0
     text: list[str] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
+    watchers: list[Callable[[], None]] = field(default_factory=list)
 
     def add(self, chunk: Chunk) -> None:
         self.tokens += chunk.tokens
         self.text.append(chunk.text)
+        self.confidences += chunk.confidences
+        for watcher in self.watchers:
+            watcher()
+
+    def so_far(self, finish_reason: str = "running") -> Completion:
+        return Completion(
+            content="".join(self.text),
+            finish_reason=finish_reason,
+            generated_tokens=self.tokens,
+            confidences=tuple(self.confidences) or None,
+        )
 
     @property
     def spent(self) -> int:
@@ -111,10 +128,22 @@ class Flight:
 
 
 class Dispatcher:
-    """Raises ConfigError for a concurrency below 1."""
+    """budget: tokens after which nothing more is launched; those of all episodes, reused and discarded ones included.
+
+    finish_aborted: sample aborted trajectories to their end when nothing else waits, for the store; no episode pays.
+    Raises ConfigError for a concurrency below 1.
+    """
 
     def __init__(
-        self, *, backend: Backend, store: Store, params: SamplingParams, concurrency: int, retry: Retry | None = None
+        self,
+        *,
+        backend: Backend,
+        store: Store,
+        params: SamplingParams,
+        concurrency: int,
+        retry: Retry | None = None,
+        budget: int | None = None,
+        finish_aborted: bool = False,
     ) -> None:
         self.backend = backend
         self.store = store
@@ -125,6 +154,14 @@ class Dispatcher:
         self._flights: dict[str, Flight] = {}
         self._tickets = itertools.count()
         self._exhausted = 0
+        self._budget = budget
+        self._finish_aborted = finish_aborted
+        self._idle: set[asyncio.Task[None]] = set()
+        self.charged = 0
+
+    @property
+    def budget_spent(self) -> bool:
+        return self._budget is not None and self.charged >= self._budget
 
     def priority(self, depth: int) -> tuple[int, int]:
         """Later rounds first, then first come: to be used for all samples of one call."""
@@ -136,19 +173,20 @@ class Dispatcher:
         prompt: Prompt,
         priority: tuple[int, int],
         *,
+        params: SamplingParams | None = None,
         partial: bool = False,
         schema: str | None = None,
     ) -> Flight:
         """Join or start the flight of that name; the caller holds a slot and must `leave` in the end.
 
-        partial: count tokens as they are made, so that an abort can be charged. schema: see `Request`; it must be part
-        of what the name is made of.
+        params: None for the dispatcher's own. partial: count tokens as they are made, so that an abort can be charged.
+        schema: see `Request`. Params and schema must be part of what the name is made of.
         The flight's task raises EngineDead or StoreError; every other failure is in its trajectory.
         """
         flight = self._flights.get(name.id)
         if flight is None:
-            flight = self._flights[name.id] = Flight(name)
-            flight.task = asyncio.create_task(self._fly(flight, prompt, priority, partial, schema))
+            flight = self._flights[name.id] = Flight(name, prompt, params or self.params)
+            flight.task = asyncio.create_task(self._fly(flight, priority, partial, schema))
         flight.waiters += 1
         return flight
 
@@ -158,12 +196,40 @@ class Dispatcher:
         if flight.waiters == 0:
             del self._flights[flight.name.id]
             flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody asks any more
+            if self._finish_aborted and not flight.task.done():
+                idle = asyncio.create_task(self._finish(flight))
+                self._idle.add(idle)
+                idle.add_done_callback(self._idle.discard)
             flight.task.cancel()  # does nothing to a finished one
 
-    async def _fly(
-        self, flight: Flight, prompt: Prompt, priority: tuple[int, int], partial: bool, schema: str | None
-    ) -> Trajectory:
-        name, identity = flight.name, flight.name.id
+    async def _finish(self, aborted: Flight) -> None:
+        """Sample it again, to its end, behind everybody else."""
+        last = (1, next(self._tickets))
+        await asyncio.wait([aborted.task])
+        await self.slots.acquire(last)
+        try:
+            flight = self.board(aborted.name, aborted.prompt, last, params=aborted.params)
+            try:
+                await asyncio.wait([flight.task])
+            finally:
+                self.leave(flight)
+        finally:
+            self.slots.release()
+
+    async def settle(self) -> None:
+        """Wait for what `finish_aborted` still has to do."""
+        while self._idle:
+            await asyncio.wait(self._idle)
+
+    async def close(self) -> None:
+        """Give that up."""
+        self._finish_aborted = False
+        for task in list(self._idle):
+            task.cancel()
+        await self.settle()
+
+    async def _fly(self, flight: Flight, priority: tuple[int, int], partial: bool, schema: str | None) -> Trajectory:
+        name, identity, prompt = flight.name, flight.name.id, flight.prompt
         stored = (await self.store.get([identity])).get(identity)
         if stored is not None and stored.error is None:
             self.counters.reused += 1
@@ -175,7 +241,7 @@ class Dispatcher:
         request = Request(
             id=identity,
             prompt=prompt,
-            params=self.params,
+            params=flight.params,
             seed=name.engine_seed,
             priority=priority[0],
             schema=schema,
@@ -184,14 +250,16 @@ class Dispatcher:
         self.counters.running += 1
         try:
             completion = await self._complete(request, flight, partial)
+        except NeverSampled as failure:  # a bank stays as it is
+            self.counters.failed += 1
+            nothing = Completion(content="", finish_reason="error")
+            return Trajectory(id=identity, index=name.index, completion=nothing, error=f"failed: {failure}")
         except RequestError as failure:
             error = f"failed: {failure}"
             completion = Completion(content="", finish_reason="error")
         except asyncio.CancelledError:
             if flight.tokens > flight.spent_before:
-                text = "".join(flight.text)
-                remains = Completion(content=text, finish_reason="abort", generated_tokens=flight.tokens)
-                self.store.put_later(name, prompt, remains, ABORTED)
+                self.store.put_later(name, prompt, flight.so_far("abort"), ABORTED)
             raise
         finally:
             self.counters.running -= 1
@@ -206,6 +274,7 @@ class Dispatcher:
         on_chunk: OnChunk | None = flight.add if partial else None
         for attempt in itertools.count(1):
             flight.text.clear()
+            flight.confidences.clear()
             flight.tokens = 0
             try:
                 completion = await self.backend.complete(request, on_chunk)

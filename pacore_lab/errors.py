@@ -4,10 +4,12 @@ LabError                 a message for the user, one line: what, where, how to m
 ├── ConfigError          a setting (its key is named)
 │   └── Unsupported      an option this backend cannot honour, refused before the first token
 ├── DataError            a problem file (file:line is named)
+├── BudgetSpent          the study's budget of tokens: what is done is kept, the rest waits for more
 ├── StoreError           the trajectory store cannot be opened or written
 └── BackendError         the engine or server
     ├── TransientError   this request may succeed later: retried within a budget
     ├── RequestError     this request never will (too long a prompt, a 400): recorded with its trajectory
+    │   └── NeverSampled the bank that is replayed does not hold it: counted, not stored
     └── EngineDead       no request will: the run stops, what was stored stays
 """
 
@@ -40,6 +42,10 @@ class StoreError(LabError):
     pass
 
 
+class BudgetSpent(LabError):
+    pass
+
+
 class BackendError(LabError):
     pass
 
@@ -53,6 +59,10 @@ class TransientError(BackendError):
 
 
 class RequestError(BackendError):
+    pass
+
+
+class NeverSampled(RequestError):
     pass
 
 

@@ -5,41 +5,77 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 
 from pacore_lab.errors import ConfigError, Unsupported
-from pacore_lab.interfaces import Capabilities
+from pacore_lab.interfaces import Capabilities, needs_of
 from pacore_lab.types import Model
 
-NEEDS = ("logprobs", "partial", "seeds", "priority")
+NEEDS = ("logprobs", "top_logprobs", "partial", "prefill", "seeds", "priority", "answers")
 
 
-def needs_of(part: object) -> frozenset[str]:
-    """Everything that a strategy and the parts it is made of declare in `needs`."""
-    own = frozenset(getattr(part, "needs", ()))
+def roles_of(part: object) -> dict[str, frozenset[str]]:
+    """The roles that a strategy and its parts ask (fields `role` and `roles`), each with what its askers need."""
+    found: dict[str, frozenset[str]] = {}
     if is_dataclass(part):
-        own = own.union(*(needs_of(getattr(part, item.name)) for item in fields(part)))
-    return own
+        for item in fields(part):
+            value = getattr(part, item.name)
+            for role in [value] if item.name == "role" else value if item.name == "roles" else ():
+                found[role] = found.get(role, frozenset()) | needs_of(part)
+            for role, needs in roles_of(value).items():
+                found[role] = found.get(role, frozenset()) | needs
+    return found
 
 
 def refuse_unsupported(strategy: object, model: Model, can: Capabilities) -> None:
     """Raises Unsupported, naming the key to change."""
-    needs = needs_of(strategy)
+    refuse(needs_of(strategy), model, can)
+
+
+def refuse_role(strategy: object, role: str, model: Model, can: Capabilities) -> None:
+    """The same for a role with a model of its own. Raises ConfigError for one that the strategy does not ask."""
+    roles = roles_of(strategy)
+    if role not in roles:
+        named = f"its roles are {', '.join(sorted(roles))}" if roles else "it asks none"
+        raise ConfigError(f"roles.{role} is given a model, but the strategy asks no such role; {named}")
+    refuse(roles[role], model, can, f"roles.{role}.")
+
+
+def refuse(needs: frozenset[str], model: Model, can: Capabilities, at: str = "") -> None:
+    """at: where the model and its backend stand in the config, "" or "roles.NAME."."""
+    engine = f"backend@{at[:-1]}=" if at else "backend="
     if unknown := sorted(needs - set(NEEDS)):
         raise ConfigError(f"the strategy needs {unknown[0]!r}, which is no capability; these are: {', '.join(NEEDS)}")
     if "logprobs" in needs and not model.logprobs:
-        raise Unsupported("this strategy needs log-probabilities: set model.logprobs=true")
+        raise Unsupported(f"this strategy needs log-probabilities: set {at}model.logprobs=true")
+    if "top_logprobs" in needs and not model.top_logprobs:
+        raise Unsupported(
+            f"this strategy needs the confidence of each token: set {at}model.logprobs=true {at}model.top_logprobs=20"
+        )
     if model.logprobs and can.logprobs == "none":
-        raise Unsupported("model.logprobs=true, but this backend gives no log-probabilities; set it to false")
+        raise Unsupported(f"{at}model.logprobs=true, but this backend gives no log-probabilities; set it to false")
+    if model.top_logprobs and can.logprobs != "topk":
+        raise Unsupported(
+            f"{at}model.top_logprobs is {model.top_logprobs}, but this backend gives log-probabilities of the chosen "
+            "tokens only; set it to 0"
+        )
+    if can.most_top_logprobs is not None and model.top_logprobs > can.most_top_logprobs:
+        raise Unsupported(
+            f"{at}model.top_logprobs is {model.top_logprobs}, but this backend gives {can.most_top_logprobs} at most"
+        )
     if "partial" in needs and not can.partial:
         raise Unsupported(
-            "this strategy aborts trajectories, but this backend does not report what they had; name another backend="
+            f"this strategy aborts trajectories, but this backend does not report what they had; name another {engine}"
+        )
+    if "prefill" in needs and not can.prefill:
+        raise Unsupported(
+            f"this strategy goes on from a given beginning, which this backend cannot; name another {engine}"
         )
     if "seeds" in needs and can.seeds != "request":
         raise Unsupported(
-            "this strategy needs a seed per trajectory, which this backend ignores; name another backend="
+            f"this strategy needs a seed per trajectory, which this backend ignores; name another {engine}"
         )
     if "priority" in needs and not can.priority:
         raise Unsupported("this strategy needs priorities, which this backend ignores; name another")
     if model.context_length is not None and can.context_length not in (None, model.context_length):
         raise Unsupported(
-            f"model.context_length is {model.context_length}, but the engine was started with {can.context_length}; "
-            f"start it with the former, or set model.context_length=null to take the engine's"
+            f"{at}model.context_length is {model.context_length}, but the engine was started with "
+            f"{can.context_length}; start it with the former, or set {at}model.context_length=null to take the engine's"
         )

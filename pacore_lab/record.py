@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pacore_lab.interfaces import Grader
+from pacore_lab.names import digest
 from pacore_lab.sampler import Drawn, EpisodeSampler
-from pacore_lab.store import Stored, digest
+from pacore_lab.store import Stored
 from pacore_lab.types import Completion, Grade, Problem, Round, Solution, Trajectory
 from pacore_lab.votes import winners
 
@@ -28,14 +29,15 @@ async def line_of(
     rows: what the store holds of the episode's trajectories. solution: None where the strategy failed with `error`.
     """
     drawn = {item.id: item for item in sampler.drawn}
-    trajectories = {key: _trajectory(item, rows[key]) for key, item in drawn.items()}
+    trajectories = {key: _trajectory(item, rows.get(key)) for key, item in drawn.items()}
     rounds = solution.rounds if solution else _rounds(sampler.drawn)
+    shown = {key for done in rounds for key in done.trajectories}
     if solution and not solution.answers and all(drawn[key].error for key in rounds[-1].trajectories):
         error = solution.reason
     answers = solution.answers if solution and error is None else ()
     final = answers[0] if answers else None
     reason = f"failed: {error}" if error is not None or solution is None else f"no answer: {solution.reason}"
-    first = [trajectory for key, trajectory in trajectories.items() if drawn[key].round == 1]
+    first = [trajectory for key, trajectory in trajectories.items() if drawn[key].first]
     first.sort(key=lambda trajectory: (trajectory.index, trajectory.id))  # not as they arrived: the same line each time
     graded = await grade_episode(
         problem, answers=answers, reason=reason, failed=error is not None, first=first, grader=grader
@@ -53,6 +55,9 @@ async def line_of(
         "reason": reason if final is None else "",
         "messages": [[asdict(message) for message in done.messages] for done in rounds],
         "trajectories": [[_facts(trajectories[key], drawn[key]) for key in done.trajectories] for done in rounds],
+        "others": [_facts(trajectories[key], drawn[key]) for key in drawn if key not in shown],
+        "notes": list(solution.notes) if solution else [],
+        "claim": sampler.claimed,
         "tokens": {**asdict(sampler.account), "ttc": sampler.account.ttc},
         **graded,
         "error": error,
@@ -184,8 +189,10 @@ def _mean_if_all(scores: Sequence[float | None]) -> float | None:
     return statistics.fmean(graded) if graded and len(graded) == len(scores) else None
 
 
-def _trajectory(item: Drawn, row: Stored) -> Trajectory:
-    return Trajectory(id=item.id, index=item.index, completion=row.completion, error=item.error)
+def _trajectory(item: Drawn, row: Stored | None) -> Trajectory:
+    """row: None for what a bank does not hold."""
+    completion = row.completion if row else Completion(content="", finish_reason="error")
+    return Trajectory(id=item.id, index=item.index, completion=completion, error=item.error)
 
 
 def _rounds(drawn: Sequence[Drawn]) -> tuple[Round, ...]:
@@ -212,4 +219,5 @@ def _facts(trajectory: Trajectory, item: Drawn) -> dict[str, Any]:
         "reused": item.reused,
         "clamped": done.clamped,
         "mean_logprob": done.mean_logprob,
+        "role": item.role,
     }

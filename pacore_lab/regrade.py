@@ -23,8 +23,8 @@ from rich.text import Text
 from pacore_lab import analysis, config, results, terminal
 from pacore_lab.errors import ConfigError, DataError
 from pacore_lab.interfaces import Grader, ProblemSet
+from pacore_lab.names import digest
 from pacore_lab.record import grade_episode, trajectories_of, truth_of
-from pacore_lab.store import digest
 from pacore_lab.types import Problem
 
 IN_FLIGHT = 64

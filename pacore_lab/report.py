@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from pacore_lab.analysis import Difference, Line, Row, Tally
+from pacore_lab.analysis import Compacted, Compactions, Difference, Line, Row, Tally
 from pacore_lab.plots import INK, Point, draw
 from pacore_lab.terminal import (
     count_of,
@@ -31,6 +31,7 @@ from pacore_lab.terminal import (
     percent,
     points,
     safe,
+    share,
     warned,
 )
 from pacore_lab.types import text_of
@@ -50,7 +51,7 @@ def write_report(out: Path, rows: Sequence[Row], meta: Mapping[str, Any], lines:
     text); every other entry, versions and seeds for instance, is listed with the settings. lines: of results.jsonl,
     read once, in any order.
     """
-    tally, episodes = _read(lines)
+    tally, compacted, episodes = _read(lines)
     plot = None
     if shown := [point for row in rows if (point := point_of(row)) is not None]:
         pictures = draw(shown)
@@ -65,7 +66,7 @@ def write_report(out: Path, rows: Sequence[Row], meta: Mapping[str, Any], lines:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else safe(str(value)),
     )
-    environment.filters.update(percent=percent, kilo=kilo, duration=duration, in_words=in_words, clip=clip)
+    environment.filters.update(percent=percent, kilo=kilo, duration=duration, in_words=in_words, clip=clip, share=share)
     template = environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
     named = {key: meta[key] for key in ("strategy", "model", "problems", "config")}
     html = template.render(
@@ -76,6 +77,7 @@ def write_report(out: Path, rows: Sequence[Row], meta: Mapping[str, Any], lines:
         plot=plot,
         drawn=drawn(tally),
         remarks=[*missing(rows), *warned(tally), *grouped(rows), *judged(rows)],
+        compacted=compacted,
         reasons=tally.reasons.most_common(30),
         episodes=episodes,
         total=tally.episodes,
@@ -125,19 +127,21 @@ def clip(text: str, limit: int = CHARACTERS) -> str:
     return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
 
 
-def _read(lines: Iterable[Line]) -> tuple[Tally, list[dict[str, Any]]]:
-    """Everything counted, and the episodes to show: those whose names hash lowest, in order of problem."""
-    tally = Tally()
+def _read(lines: Iterable[Line]) -> tuple[Tally, list[Compacted], list[dict[str, Any]]]:
+    """Everything counted, what messages kept, and the episodes to show: those whose names hash lowest, by problem."""
+    tally, compactions = Tally(), Compactions()
     kept: list[tuple[int, int, dict[str, Any]]] = []
     for line in lines:
         tally.add(line)
+        compactions.add(line)
         name = repr((line["request_id"], line["repeat"]))
         rank = -int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
         if len(kept) < EPISODES:
             heapq.heappush(kept, (rank, tally.episodes, _episode(line)))
         elif rank > kept[0][0]:
             heapq.heapreplace(kept, (rank, tally.episodes, _episode(line)))
-    return tally, sorted((entry[-1] for entry in kept), key=lambda episode: (episode["id"], episode["repeat"]))
+    shown = sorted((entry[-1] for entry in kept), key=lambda episode: (episode["id"], episode["repeat"]))
+    return tally, compactions.rounds, shown
 
 
 def _episode(line: Line) -> dict[str, Any]:

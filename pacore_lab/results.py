@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from pacore_lab.errors import ConfigError
+from pacore_lab.names import digest
 from pacore_lab.record import truth_of
-from pacore_lab.store import digest
 from pacore_lab.types import Problem
 
 _FREE = ("grader.workers", "grader.cache", "grader.judge.backend.", "grader.judge.store", "grader.judge.concurrency")
@@ -77,8 +77,9 @@ class RunFolder:
         self._lock.write(f"process {os.getpid()} ({' '.join(sys.argv)[:200]})")
         self._lock.flush()
         self.check()  # again: another process may have been here since
-        if self.done and self.versions["backend"]["fingerprint"] != versions["backend"]["fingerprint"]:
-            changed = f"{self.versions['backend']['fingerprint']}, now {versions['backend']['fingerprint']}"
+        before, now = (_fingerprints(each["backend"]) for each in (self.versions or versions, versions))
+        if self.done and before != now:
+            changed = f"{before}, now {now}"
             raise ConfigError(
                 f"out={self.path} holds results of another model or engine (fingerprint {changed}); name another out="
             )
@@ -146,6 +147,11 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if "grader" not in versions:
         raise ConfigError(f"{path} was written by an older version of this lab; run it again with another out=FOLDER")
     return settings, versions
+
+
+def _fingerprints(backend: Mapping[str, Any]) -> str:
+    roles = {name: role["fingerprint"] for name, role in backend.get("roles", {}).items()}
+    return ", ".join([str(backend["fingerprint"]), *(f"{name}: {roles[name]}" for name in sorted(roles))])
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pacore_lab.dispatch import Dispatcher, Flight
-from pacore_lab.errors import ConfigError, Unsupported
-from pacore_lab.store import POOL_REPEAT, SampleName, digest
+from pacore_lab.arrivals import Draw, Live, Replayed
+from pacore_lab.claims import Claims
+from pacore_lab.dispatch import Dispatcher
+from pacore_lab.errors import BudgetSpent, ConfigError, Unsupported
+from pacore_lab.names import POOL_REPEAT, canonical, digest, named
 from pacore_lab.types import Prompt, Trajectory
 
 
@@ -23,7 +22,8 @@ class Account:
     """Tokens of an episode. A trajectory taken from the store is charged as if it had just been generated (§3.2).
 
     critical_path: generated tokens along the longest chain of samples that had to wait for one another.
-    discarded: generated for trajectories that were aborted or never looked at.
+    discarded: generated for the `aborted` trajectories, and for those never looked at. roles: generated and discarded
+    tokens by the role that was asked, where a strategy names one.
     """
 
     prompt: int = 0
@@ -34,6 +34,8 @@ class Account:
     sampled: int = 0
     reused: int = 0
     failed: int = 0
+    aborted: int = 0
+    roles: dict[str, int] = field(default_factory=dict)
 
     @property
     def ttc(self) -> int:
@@ -43,13 +45,18 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What remains in memory of a trajectory that was handed to the strategy."""
+    """What remains in memory of a trajectory that was handed to the strategy.
+
+    first: it answers the prompt that the episode began with, in its first round.
+    """
 
     round: int
     id: str
     index: int
     error: str | None
     reused: bool
+    role: str | None = None
+    first: bool = True
 
 
 class EpisodeSampler:
@@ -57,20 +64,32 @@ class EpisodeSampler:
 
     A prompt's samples have consecutive indices over all calls of an episode: a strategy that asks for 1 + 1 + 2
     gets the same trajectories as one that asks for 4. The round of a call is one more than the number of finished
-    calls it could have waited for. With `pool=N`, first-round indices are drawn without replacement from N
-    trajectories that all repeats of the problem share (§3.2 of arXiv 2601.05593), by a generator seeded with
-    (seed, problem, repeat); pool members nobody draws are never sampled, which changes nothing for those drawn.
+    calls it could have waited for. With `pool=N`, samples of the prompt that the episode begins with are drawn without
+    replacement from N trajectories that all repeats of the problem share (§3.2 of arXiv 2601.05593), by a generator
+    seeded with (seed, problem, repeat); pool members nobody draws are never sampled, which changes nothing for those
+    drawn. Later calls that go beyond the pool draw trajectories of the repeat's own.
+    roles: the dispatchers of roles with models of their own. claims: where `claim` is settled.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, *, seed: int, problem: str, repeat: int, pool: int | None = None
+        self,
+        dispatcher: Dispatcher,
+        *,
+        seed: int,
+        problem: str,
+        repeat: int,
+        pool: int | None = None,
+        roles: Mapping[str, Dispatcher] | None = None,
+        claims: Claims | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._seed = seed
         self._problem = problem
         self._repeat = repeat
-        self._asked: Counter[str] = Counter()
-        self._params = json.dumps(asdict(dispatcher.params), sort_keys=True)
+        self._roles = roles or {}
+        self._claims = claims or Claims([(problem, repeat)])
+        self._asked: Counter[tuple[str, str]] = Counter()
+        self._first: tuple[str, str] | None = None
         self._depth = 0
         self._pool: list[int] | None = None
         if pool is not None:
@@ -78,29 +97,65 @@ class EpisodeSampler:
             self._pool = np.random.Generator(np.random.PCG64(key)).permutation(pool).tolist()
         self.account = Account()
         self.drawn: list[Drawn] = []
+        self.claimed: tuple[float, int] | None = None
 
-    async def sample(self, prompt: Prompt, n: int) -> list[Trajectory]:
-        async with self._open(prompt, n, partial=False) as arrivals:
+    async def sample(
+        self, prompt: Prompt, n: int, *, role: str | None = None, max_tokens: int | None = None
+    ) -> list[Trajectory]:
+        async with self._open(prompt, n, role, max_tokens, partial=False) as arrivals:
             found = [trajectory async for trajectory in arrivals]
         return sorted(found, key=lambda trajectory: trajectory.index)
 
     @asynccontextmanager
-    async def stream(self, prompt: Prompt, n: int) -> AsyncIterator[AsyncIterator[Trajectory]]:
-        if not self._dispatcher.backend.capabilities.partial:
+    async def stream(
+        self, prompt: Prompt, n: int, *, role: str | None = None, every: int | None = None
+    ) -> AsyncIterator[Live | Replayed]:
+        if not self._of(role).backend.capabilities.partial:
             raise Unsupported("this strategy aborts trajectories, and this backend would not count what they had")
-        async with self._open(prompt, n, partial=True) as arrivals:
+        if every is not None and every < 1:
+            raise ValueError(f"a strategy wants running trajectories every {every} tokens; it must be 1 or more")
+        async with self._open(prompt, n, role, None, partial=True, every=every) as arrivals:
             yield arrivals
 
+    async def claim(self, weight: float, trajectories: int) -> int:
+        self.claimed = (weight, trajectories)
+        return await self._claims.claim((self._problem, self._repeat), weight, trajectories)
+
+    def _of(self, role: str | None) -> Dispatcher:
+        return self._roles.get(role or "", self._dispatcher)
+
     @asynccontextmanager
-    async def _open(self, prompt: Prompt, n: int, *, partial: bool) -> AsyncIterator[_Arrivals]:
+    async def _open(
+        self,
+        prompt: Prompt,
+        n: int,
+        role: str | None,
+        max_tokens: int | None,
+        *,
+        partial: bool,
+        every: int | None = None,
+    ) -> AsyncIterator[Live | Replayed]:
+        dispatcher = self._of(role)
+        if dispatcher.budget_spent:
+            raise BudgetSpent
+        params = dispatcher.params
+        if max_tokens is not None:
+            params = replace(params, max_tokens=min(max_tokens, params.max_tokens or max_tokens))
         depth, start = self._depth + 1, self.account.critical_path
-        draws = self._draws(prompt, n, depth)
-        if partial:  # what is stored arrives in the order in which it once arrived
-            seqs = await self._dispatcher.store.seqs([name.id for _, name in draws])
-            draws.sort(key=lambda draw: (seqs.get(draw[1].id, float("inf")), draw[0]))
-        arrivals = _Arrivals(
-            self._dispatcher, prompt, draws, priority=self._dispatcher.priority(depth), partial=partial
-        )
+        key = (dispatcher.backend.fingerprint, digest(prompt))
+        draws = self._draws(key, n, canonical(params))
+        arrivals: Live | Replayed | None = None
+        recorded = dispatcher.backend.capabilities.recorded
+        if partial or recorded:
+            rows = await dispatcher.store.get([name.id for _, name in draws])
+            done = {identity: row for identity, row in rows.items() if row.error is None}
+            if recorded or len(done) == len(draws):
+                arrivals = Replayed(dispatcher, draws, rows, every=every)
+            else:  # what is stored arrives in the order in which it once arrived
+                draws.sort(key=lambda draw: (done[draw[1].id].seq if draw[1].id in done else float("inf"), draw[0]))
+        if arrivals is None:
+            priority = dispatcher.priority(depth)
+            arrivals = Live(dispatcher, prompt, draws, params=params, priority=priority, partial=partial, every=every)
         try:
             yield arrivals
         finally:
@@ -108,35 +163,29 @@ class EpisodeSampler:
                 await arrivals.close()
             finally:
                 self._depth = max(self._depth, depth)
-                self._book(arrivals, depth, start)
+                self._book(arrivals, depth, start, role, first=depth == 1 and key == self._first)
 
-    def _draws(self, prompt: Prompt, n: int, depth: int) -> list[tuple[int, SampleName]]:
+    def _draws(self, key: tuple[str, str], n: int, params: str) -> list[Draw]:
         if n < 1:
             raise ValueError(f"a strategy asked for {n} trajectories; it must ask for 1 or more")
-        key = digest(prompt)
-        first = self._asked[key]
+        fingerprint, prompt = key
+        self._first = self._first or key
+        begun = self._asked[key]
         self._asked[key] += n
-        pool = self._pool if depth == 1 else None
-        if pool is not None and first + n > len(pool):
-            raise ConfigError(f"pool={len(pool)} is smaller than the {first + n} first-round trajectories asked for")
+        pool = self._pool if key == self._first and self._pool else []
+        if pool and n > len(pool) and not begun:
+            raise ConfigError(f"pool={len(pool)} is smaller than the {n} first-round trajectories asked for")
         return [
-            (
-                index,
-                SampleName(
-                    fingerprint=self._dispatcher.backend.fingerprint,
-                    prompt=key,
-                    params=self._params,
-                    seed=self._seed,
-                    problem=self._problem,
-                    repeat=self._repeat if pool is None else POOL_REPEAT,
-                    index=index if pool is None else pool[index],
-                ),
-            )
-            for index in range(first, first + n)
+            (index, named(fingerprint, prompt, params, self._seed, self._problem, *self._member(index, pool)))
+            for index in range(begun, begun + n)
         ]
 
-    def _book(self, arrivals: _Arrivals, depth: int, start: int) -> None:
-        account = self.account
+    def _member(self, index: int, pool: list[int]) -> tuple[int, int]:
+        """Repeat and index that name a draw: the pool's, or the repeat's own."""
+        return (POOL_REPEAT, pool[index]) if index < len(pool) else (self._repeat, index)
+
+    def _book(self, arrivals: Live | Replayed, depth: int, start: int, role: str | None, *, first: bool) -> None:
+        account, before = self.account, self.account.ttc
         for trajectory in arrivals.seen:
             done = trajectory.completion
             account.prompt += done.prompt_tokens
@@ -146,66 +195,10 @@ class EpisodeSampler:
             account.failed += trajectory.error is not None
             account.reused += trajectory.reused
             account.sampled += not trajectory.reused and trajectory.error is None
-            self.drawn.append(Drawn(depth, trajectory.id, trajectory.index, trajectory.error, trajectory.reused))
+            self.drawn.append(
+                Drawn(depth, trajectory.id, trajectory.index, trajectory.error, trajectory.reused, role, first)
+            )
         account.discarded += arrivals.discarded
-
-
-class _Arrivals:
-    """Launches the draws of one call as slots come free and hands the trajectories out as they finish."""
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        prompt: Prompt,
-        draws: list[tuple[int, SampleName]],
-        *,
-        priority: tuple[int, int],
-        partial: bool,
-    ) -> None:
-        self.seen: list[Trajectory] = []
-        self.discarded = 0
-        self._dispatcher = dispatcher
-        self._prompt = prompt
-        self._draws = draws
-        self._priority = priority
-        self._partial = partial
-        self._flights: dict[int, Flight] = {}
-        self._landed: asyncio.Queue[tuple[int, bool, asyncio.Task[Trajectory]]] = asyncio.Queue()
-        self._launcher = asyncio.create_task(self._launch())
-
-    async def _launch(self) -> None:
-        for index, name in self._draws:
-            await self._dispatcher.slots.acquire(self._priority)
-            flight = self._dispatcher.board(name, self._prompt, self._priority, partial=self._partial)
-            self._flights[index] = flight
-            flight.task.add_done_callback(functools.partial(self._land, index, flight.waiters > 1))
-
-    def _land(self, index: int, joined: bool, task: asyncio.Task[Trajectory]) -> None:
-        self._dispatcher.slots.release()
-        self._landed.put_nowait((index, joined, task))
-
-    def __aiter__(self) -> _Arrivals:
-        return self
-
-    async def __anext__(self) -> Trajectory:
-        if len(self.seen) == len(self._draws):
-            raise StopAsyncIteration
-        index, joined, task = await self._landed.get()
-        flight = self._flights.pop(index)
-        try:
-            trajectory = task.result()
-            trajectory = replace(trajectory, index=index, reused=trajectory.reused or joined)
-        finally:
-            self._dispatcher.leave(flight)
-        self.seen.append(trajectory)
-        return trajectory
-
-    async def close(self) -> None:
-        """Abort what is under way, all at once: a second cancellation finds nothing left to do. Then wait for it."""
-        self._launcher.cancel()
-        left = list(self._flights.values())
-        for flight in left:
-            self._dispatcher.leave(flight)
-        ours = [flight.task for flight in left if flight.waiters == 0]
-        await asyncio.wait([self._launcher, *ours])
-        self.discarded = sum(flight.spent for flight in left)
+        account.aborted += arrivals.aborted
+        if role is not None:
+            account.roles[role] = account.roles.get(role, 0) + account.ttc - before

@@ -8,7 +8,6 @@ one seed share them, and a killed run finds again what it had finished. WAL with
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import queue
@@ -18,13 +17,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import zstandard
 
 from pacore_lab.errors import StoreError
+from pacore_lab.names import SampleName
 from pacore_lab.types import Completion, Prompt
 
 T = TypeVar("T")
@@ -39,39 +38,6 @@ CREATE TABLE IF NOT EXISTS trajectories (
 CREATE INDEX IF NOT EXISTS by_problem ON trajectories (problem, prompt);
 CREATE TABLE IF NOT EXISTS users (pid INTEGER PRIMARY KEY, command TEXT NOT NULL);
 """
-POOL_REPEAT = -1
-"""The `repeat` of a trajectory that belongs to a problem's shared first-round pool."""
-
-
-def digest(value: Any) -> str:
-    """32 hex digits of the SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleName:
-    """What names a sample: the same name is the same draw, in every strategy and every run."""
-
-    fingerprint: str
-    prompt: str  # digest of the conversation
-    params: str  # canonical JSON of the sampling parameters
-    seed: int
-    problem: str
-    repeat: int
-    index: int
-
-    @cached_property
-    def id(self) -> str:
-        return digest([self.fingerprint, *self._draw])
-
-    @cached_property
-    def engine_seed(self) -> int:
-        """63 bits for the engine; free of the fingerprint, so that engines can be compared on the same seeds."""
-        return int(digest(self._draw), 16) & (2**63 - 1)
-
-    @property
-    def _draw(self) -> tuple[str | int, ...]:
-        return (self.prompt, self.params, self.seed, self.problem, self.repeat, self.index)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,7 +197,7 @@ class Store:
 
     def _select(self, ids: list[str]) -> dict[str, Stored]:
         return {
-            identity: Stored(id=identity, seq=seq, completion=self._decode(body), error=error)
+            identity: Stored(id=identity, seq=seq, completion=decode(self._decompress(body)), error=error)
             for identity, seq, error, body in self._rows("id, seq, error, body", ids)
         }
 
@@ -256,12 +222,6 @@ class Store:
         assert cursor.lastrowid is not None
         return Stored(id=identity, seq=cursor.lastrowid, completion=completion, error=error)
 
-    def _decode(self, body: bytes) -> Completion:
-        values = json.loads(self._decompress(body))
-        if (windows := values.get("window_logprobs")) is not None:
-            values["window_logprobs"] = tuple(windows)
-        return Completion(**values)
-
     def _explain(self, error: Exception) -> StoreError:
         if isinstance(error, StoreError):
             return error
@@ -281,6 +241,15 @@ class Store:
         except (sqlite3.Error, AttributeError):
             return []
         return [f"process {pid} ({command})" for pid, command in rows if _alive(pid)]
+
+
+def decode(body: bytes) -> Completion:
+    """A row's body, uncompressed."""
+    values = json.loads(body)
+    for key in ("window_logprobs", "confidences"):
+        if values.get(key) is not None:
+            values[key] = tuple(values[key])
+    return Completion(**values)
 
 
 def _alive(pid: int) -> bool:

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pacore_lab.analysis import Difference, Group, Row, Tally
+from pacore_lab.analysis import Compacted, Difference, Group, Row, Tally
 
 WINDOW = 30.0
 """Seconds over which tokens per second are averaged."""
@@ -138,6 +138,7 @@ def print_table(
     rows: Sequence[Row],
     tally: Tally,
     *,
+    compacted: Sequence[Compacted] = (),
     report: Path | None = None,
     results: Path | None = None,
     console: Console | None = None,
@@ -146,6 +147,8 @@ def print_table(
     console = console or Console()
     console.print(methods_table(rows, width=22))
     console.print(Text("TTC, path (the longest chain of tokens) and time: mean per episode", style="dim"))
+    for sentence in passed_on(compacted):
+        console.print(Text(sentence, style="dim"), soft_wrap=True)
     console.print()
     said = [drawn(tally), *missing(rows), *([failures(tally)] if tally.reasons else []), *warned(tally)]
     said += [*grouped(rows), *judged(rows)]
@@ -228,6 +231,23 @@ def judged(rows: Sequence[Row]) -> list[str]:
     tokens = [f"judge: {row.judge_tokens:,.0f} tokens per episode, not in TTC"] if row.judge_tokens else []
     error = row.calibration_error
     return tokens + ([f"{row.method}: RMS calibration error {100 * error:.1f} %"] if error is not None else [])
+
+
+def passed_on(compacted: Sequence[Compacted], most: int = 4) -> list[str]:
+    """What the messages of the first rounds, and of the last one, kept; nothing for a run without messages."""
+    if not compacted:
+        return []
+    few = len(compacted) <= most
+    shown = compacted if few else [*compacted[: most - 1], compacted[-1]]
+    each = [
+        f"round {one.round} passes on {share(one.ratio)} of the characters, {share(one.kept)} of the answers"
+        for one in shown
+    ]
+    return [f"compaction: {'; '.join(each)}" + ("" if few else " (the others are in the report)")]
+
+
+def share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def in_words(difference: Difference) -> str:

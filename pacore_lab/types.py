@@ -211,11 +211,13 @@ class Solution:
 
     answers: the final trajectory; several where a vote ties (the score is then the mean over them, the expectation
     of a uniform pick); none where no valid answer came out, with `reason` saying why.
+    notes: what went otherwise than planned on the way to them (a judge that could not be read), short constant texts.
     """
 
     answers: tuple[Trajectory, ...]
     rounds: tuple[Round, ...]
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, final: Trajectory, rounds: Sequence[Round]) -> Solution:

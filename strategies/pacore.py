@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
+from typing import Any
 
 from pacore_lab.errors import require_count
 from pacore_lab.interfaces import (
@@ -33,7 +34,7 @@ class PaCoRe:
 
     views: which of the messages each trajectory is shown, all of them in the paper. grader: compares answers, for parts
     that need that, and for a vote where a schedule ends with a round of several. roles: who samples the first round,
-    the second, ...; the last one all further rounds.
+    the second, ...; the last one all further rounds; none: the run's model.
     """
 
     schedule: Schedule
@@ -42,10 +43,10 @@ class PaCoRe:
     compaction: Compaction | AskingCompaction
     views: Views = All()  # noqa: RUF009 - frozen
     grader: Grader | None = None
-    roles: Sequence[str] = ("explore", "synthesize")
+    roles: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if not self.roles or isinstance(self.roles, str):
+        if isinstance(self.roles, str):
             raise ValueError(f"strategy.roles is {self.roles!r}; give a list of names, e.g. [explore, synthesize]")
         if self._compares:
             require_comparable(self.grader)
@@ -75,25 +76,25 @@ class PaCoRe:
         self, problem: Problem, messages: tuple[Message, ...], plan: int | Plan, sampler: Sampler, finished: int
     ) -> list[Trajectory]:
         plan = Plan(width=plan) if isinstance(plan, int) else plan
-        role = self.roles[min(finished, len(self.roles) - 1)]
+        role: dict[str, Any] = {"role": self.roles[min(finished, len(self.roles) - 1)]} if self.roles else {}
         shown = [(view, len(list(same))) for view, same in groupby(self.views(messages, plan.width))]
         prompts = [(self.prompt(problem, view), count) for view, count in shown]
         if plan == Plan(width=plan.width):
-            calls = [sampler.sample(prompt, count, role=role) for prompt, count in prompts]
+            calls = [sampler.sample(prompt, count, **role) for prompt, count in prompts]
             return await self._classified([each for found in await asyncio.gather(*calls) for each in found])
         if len(prompts) > 1:
             raise ValueError("a round that may end early shows all its trajectories one prompt; use strategy/views=all")
         return await self._until(prompts[0][0], plan, sampler, role)
 
-    async def _until(self, prompt: Prompt, plan: Plan, sampler: Sampler, role: str) -> list[Trajectory]:
+    async def _until(self, prompt: Prompt, plan: Plan, sampler: Sampler, role: dict[str, Any]) -> list[Trajectory]:
         """A round that ends at its quorum or by its rule; with `batch` before the rest is started at all."""
         found: list[Trajectory] = []
         if plan.batch:
             while len(found) < plan.width and not self._enough(found, plan):
-                batch = await sampler.sample(prompt, min(plan.batch, plan.width - len(found)), role=role)
+                batch = await sampler.sample(prompt, min(plan.batch, plan.width - len(found)), **role)
                 found = await self._classified([*found, *batch])
             return found
-        async with sampler.stream(prompt, plan.width, role=role) as arrivals:
+        async with sampler.stream(prompt, plan.width, **role) as arrivals:
             async for trajectory in arrivals:
                 found = await self._classified([*found, trajectory])
                 if self._enough(found, plan):

@@ -8,7 +8,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pacore_lab", "strategies", "backends", "experiments", "tests")
 SEAM = {"pacore_lab.types", "pacore_lab.interfaces", "pacore_lab.errors", "pacore_lab.votes"}
-CORE_ORDER = ["errors", "types", "interfaces", "store", "dispatch", "sampler", "record", "engine", "config"]
+CORE_ORDER = [
+    "errors", "types", "interfaces", "names", "store", "dispatch", "arrivals", "claims", "sampler", "record", "run", "episodes",
+    "engine", "config",
+]  # fmt: skip
 
 
 def imports(file: Path) -> set[str]:

@@ -29,6 +29,7 @@ from backends._child import interpreter
 from pacore_lab import config, engine
 from pacore_lab.errors import ConfigError
 from pacore_lab.interfaces import Backend, OnChunk, Request
+from pacore_lab.run import Run
 from pacore_lab.types import Completion
 
 HERE = Path(__file__).resolve().parent
@@ -64,7 +65,7 @@ class Watched:
         return self.tokens / (self.last - self.first)
 
 
-async def coordinated(run: engine.Run, backend: Backend, folder: Path) -> Watched:
+async def coordinated(run: Run, backend: Backend, folder: Path) -> Watched:
     """A run on a started backend; its own store, so that every trajectory is sampled."""
     watched = Watched(backend)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -194,7 +195,7 @@ class Efficiency:
         )
 
 
-async def efficiency(run: engine.Run, backend: Any, turns: int) -> Efficiency:
+async def efficiency(run: Run, backend: Any, turns: int) -> Efficiency:
     """Of a started backend; a first turn warms up and is not counted."""
     name = backend.__class__.__name__
     ours, alone = [], []

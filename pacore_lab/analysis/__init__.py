@@ -1,19 +1,21 @@
 """From the lines of results.jsonl to the numbers a researcher reads: accuracy, compute, paired differences.
 
-runs       lines to arrays: `Method`, what one method scored and cost by problem and repeat
-rows       a run's table: `summarise`
-counts     what was drawn and what went wrong: `tally`
-intervals  95 % intervals and standard errors
-pools      votes and pass@k of a pool's samples
-bootstrap  of votes over shared pools: problems, pool members, redraws
-compare    paired differences and tests
-planning   how many problems and repeats it takes to see a difference
-curves     accuracy against compute, what it takes to reach one, Pareto fronts
+runs         lines to arrays: `Method`, what one method scored and cost by problem and repeat
+rows         a run's table: `summarise`
+counts       what was drawn and what went wrong: `tally`
+compactions  what a round's messages kept of its trajectories
+intervals    95 % intervals and standard errors
+pools        votes and pass@k of a pool's samples
+bootstrap    of votes over shared pools: problems, pool members, redraws
+compare      paired differences and tests
+planning     how many problems and repeats it takes to see a difference
+curves       accuracy against compute, what it takes to reach one, Pareto fronts
 
 Random numbers come from a `seed` argument, 0 unless given.
 """
 
 from pacore_lab.analysis.bootstrap import Nested, nested
+from pacore_lab.analysis.compactions import Compacted, Compactions, compactions
 from pacore_lab.analysis.compare import Difference, paired, sign_flip, table
 from pacore_lab.analysis.counts import Tally, tally
 from pacore_lab.analysis.curves import Curve, Reached, cost_to_reach, curve, pareto
@@ -38,6 +40,8 @@ from pacore_lab.analysis.rows import Group, Row, calibration_error, row_of, summ
 from pacore_lab.analysis.runs import Line, Method, methods_of
 
 __all__ = [
+    "Compacted",
+    "Compactions",
     "Curve",
     "Design",
     "Difference",
@@ -54,6 +58,7 @@ __all__ = [
     "Votes",
     "accuracy_interval",
     "calibration_error",
+    "compactions",
     "cost_to_reach",
     "curve",
     "designs",

@@ -18,10 +18,10 @@ from typing import Any, TypeAlias
 from pacore_lab import config, results
 from pacore_lab.errors import ConfigError, DataError
 from pacore_lab.interfaces import Compaction
+from pacore_lab.names import digest
 from pacore_lab.problems.rows import encodable
 from pacore_lab.record import trajectories_of, truth_of
 from pacore_lab.regrade import lines_of
-from pacore_lab.store import digest
 from pacore_lab.training.records import Record, reads_back
 from pacore_lab.training.sieve import Sieved, add_arguments, finish
 from pacore_lab.types import Message, Problem, Prompt, Trajectory

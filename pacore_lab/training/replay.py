@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pacore_lab import config, results
 from pacore_lab.analysis.agreement import shown_in
 from pacore_lab.interfaces import PromptBuilder
+from pacore_lab.names import SampleName, canonical, digest
 from pacore_lab.record import trajectories_of
-from pacore_lab.store import SampleName, digest
 from pacore_lab.types import Message, Model, Problem, Prompt, Trajectory
 
 
@@ -82,7 +81,7 @@ def _of(
             name = SampleName(
                 fingerprint=fingerprint,
                 prompt=digest(prompt),
-                params=json.dumps(asdict(model.sampling), sort_keys=True),
+                params=canonical(model.sampling),
                 seed=settings["seed"],
                 problem=problem.id,
                 repeat=line["repeat"],

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from experiments.engine_efficiency.measure import ALONE, coordinated, efficiency
-from pacore_lab.engine import Run
 from pacore_lab.grading import MathGrader
 from pacore_lab.problems.arithmetic import Arithmetic
+from pacore_lab.run import Run
 from strategies.compaction import Conclusion
 from strategies.orders import Published
 from strategies.pacore import PaCoRe

@@ -6,13 +6,14 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pacore_lab.dispatch import Dispatcher
 from pacore_lab.errors import LabError, require_count
 from pacore_lab.interfaces import Backend
-from pacore_lab.store import SampleName, Store, digest
+from pacore_lab.names import SampleName, canonical, digest
+from pacore_lab.store import Store
 from pacore_lab.types import ChatMessage, Model, Problem, Trajectory, conclusion, text_of
 
 Fields: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -51,7 +52,8 @@ class Judge:
 
     @property
     def version(self) -> str:
-        params = json.dumps({key: value for key, value in asdict(self.model.sampling).items() if value is not None})
+        asked = json.loads(canonical(self.model.sampling))
+        params = json.dumps({key: value for key, value in asked.items() if value is not None})
         return f"judge {self.model.name} ({self.backend.fingerprint}, {params})"
 
     async def start(self) -> None:
@@ -79,7 +81,7 @@ class Judge:
         name = SampleName(
             fingerprint=self.backend.fingerprint,
             prompt=digest(prompt),
-            params=json.dumps(asdict(dispatcher.params) | ({"schema": schema} if schema else {}), sort_keys=True),
+            params=canonical(dispatcher.params, schema),
             seed=0,
             problem="judge",
             repeat=0,

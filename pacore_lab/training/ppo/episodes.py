@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pacore_lab.errors import ConfigError
-from pacore_lab.store import digest
+from pacore_lab.names import digest
 from pacore_lab.training.environment import Counts, Instance, SynthesisEnvironment
 from pacore_lab.training.ppo.packed import Piece
 from pacore_lab.training.ppo.rollout import Rollout, sample

@@ -11,7 +11,7 @@ from typing import Any
 
 from pacore_lab import results
 from pacore_lab.errors import ConfigError
-from pacore_lab.store import digest
+from pacore_lab.names import digest
 from pacore_lab.training.environment import SynthesisEnvironment
 from pacore_lab.training.ppo.settings import Settings
 

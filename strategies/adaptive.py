@@ -1,0 +1,147 @@
+"""Schedules that look at what the rounds so far have said. Each wraps another one, `of`, and may be wrapped itself.
+
+All of them save compute against a fixed schedule; whether they keep its accuracy is to be measured, since PaCoRe partly
+wins by overruling wrong majorities (experiments/adaptive).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pacore_lab.errors import require_count
+from pacore_lab.interfaces import Plan, Schedule, StopRule
+from pacore_lab.types import Round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quorum:
+    """Rounds of several go on as soon as `share` of their trajectories are there; the rest is aborted.
+
+    The first to finish are the short ones: finish_aborted=true keeps a store that others draw from unbiased.
+    """
+
+    of: Schedule
+    share: float = 0.75
+    needs = frozenset({"partial"})
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"strategy.schedule.share is {self.share}; it must lie in (0, 1]")
+
+    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
+        plan = _plan(self.of(rounds))
+        if plan is None or plan.width == 1:
+            return plan
+        return replace(plan, quorum=math.ceil(self.share * plan.width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipAgreed:
+    """Ends after a round of several whose answers satisfy `rule`: their vote is the answer, nothing is synthesized."""
+
+    of: Schedule
+    rule: StopRule
+    needs = frozenset({"answers"})
+
+    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
+        if rounds and len(rounds[-1].trajectories) > 1 and self.rule(rounds[-1].classes):
+            return None
+        return self.of(rounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementStop:
+    """The first round ends as soon as its answers satisfy `rule` (adaptive consistency, arXiv 2305.11860, in round 1).
+
+    batch: so many trajectories are started at a time, which takes as many more steps and wastes nothing; None starts
+    all at once and aborts the rest. then: "vote" takes the vote of a round that ended so for the answer, "synthesize"
+    goes straight to the last round of one.
+    """
+
+    of: Schedule
+    rule: StopRule
+    batch: int | None = None
+    then: Literal["vote", "synthesize"] = "vote"
+
+    def __post_init__(self) -> None:
+        if self.batch is not None:
+            require_count("strategy.schedule.batch", self.batch)
+        if self.then not in ("vote", "synthesize"):
+            raise ValueError(f"strategy.schedule.then is {self.then!r}; give vote or synthesize")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"answers"} if self.batch else {"answers", "partial"})
+
+    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
+        if not rounds:
+            plan = _plan(self.of(rounds))
+            return plan and replace(plan, stop=self.rule, batch=self.batch)
+        if not self.rule(rounds[0].classes):
+            return self.of(rounds)
+        return 1 if self.then == "synthesize" and len(rounds) == 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByDisagreement:
+    """`first` trajectories, then as many of `most` as the share that disagrees with the largest class, then one.
+
+    A trajectory without an answer disagrees. Where all agree the last round of one follows at once.
+    """
+
+    first: int
+    most: int
+    needs = frozenset({"answers"})
+
+    def __post_init__(self) -> None:
+        require_count("strategy.schedule.first", self.first)
+        require_count("strategy.schedule.most", self.most)
+
+    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
+        if len(rounds) == 1:
+            return max(1, math.ceil(self.most * disagreement(rounds[0].classes)))
+        if not rounds:
+            return self.first
+        return None if len(rounds[-1].trajectories) == 1 else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenBudget:
+    """`of`, within about so many generated tokens per problem, by the mean length of the trajectories so far.
+
+    A round that would not leave enough for the last round of one is narrowed; where only that is left, it comes at
+    once. The first round, of which no length is known, and that last trajectory are sampled whatever they cost.
+    """
+
+    of: Schedule
+    tokens: int
+
+    def __post_init__(self) -> None:
+        require_count("strategy.schedule.tokens", self.tokens)
+
+    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
+        plan = _plan(self.of(rounds))
+        if not rounds or plan is None:
+            return plan
+        spent = sum(done.tokens for done in rounds)
+        mean = spent / max(1, sum(len(done.trajectories) for done in rounds))
+        room = math.floor((self.tokens - spent) / mean) - 1 if mean else plan.width
+        if room >= plan.width:
+            return plan
+        if room < 1:
+            return None if len(rounds[-1].trajectories) == 1 else 1
+        return replace(plan, width=room)
+
+
+def disagreement(classes: Sequence[int | None]) -> float:
+    """The share of answers outside the largest class, in [0, 1]; 1 where there is no valid answer."""
+    votes = Counter(name for name in classes if name is not None)
+    return 1 - max(votes.values(), default=0) / len(classes)
+
+
+def _plan(plan: int | Plan | None) -> Plan | None:
+    return Plan(width=plan) if isinstance(plan, int) else plan

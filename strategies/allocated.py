@@ -1,0 +1,54 @@
+"""One budget of trajectories for all problems of a run, spent where answers disagree (after arXiv 2410.04707)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pacore_lab.errors import require_count
+from pacore_lab.interfaces import Compaction, Grader, Order, PromptBuilder, Sampler
+from pacore_lab.types import Problem, Round, Solution
+from strategies.adaptive import disagreement
+from strategies.answers import classified, elected, require_comparable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocated:
+    """Each problem samples `first`; what is left of `mean` per problem goes to all in proportion to disagreement.
+
+    Where all of `first` agree their answer is taken. Else the further trajectories join the first round, and one
+    trajectory is synthesized from all of them. The shares are known once every episode of the run has its first
+    answers, so all of them are in flight at once. roles: as in PaCoRe.
+    """
+
+    first: int
+    mean: int
+    prompt: PromptBuilder
+    order: Order
+    compaction: Compaction
+    grader: Grader
+    roles: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        require_count("strategy.first", self.first)
+        require_count("strategy.mean", self.mean, self.first)
+        require_comparable(self.grader)
+        if self.roles and (isinstance(self.roles, str) or len(self.roles) != 2):
+            raise ValueError(f"strategy.roles is {self.roles!r}; give two names, e.g. [explore, synthesize]")
+
+    async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
+        explore: dict[str, Any] = {"role": self.roles[0]} if self.roles else {}
+        synthesize: dict[str, Any] = {"role": self.roles[1]} if self.roles else {}
+        trajectories = await sampler.sample(problem.messages, self.first, **explore)
+        trajectories = await classified(trajectories, self.grader)
+        weight = disagreement([trajectory.answer_class for trajectory in trajectories])
+        further = await sampler.claim(weight, self.mean - self.first)
+        if not weight:
+            return elected(trajectories, [Round.of(trajectories)])
+        if further:
+            trajectories += await sampler.sample(problem.messages, further, **explore)
+        trajectories = self.order(await classified(trajectories, self.grader))
+        messages = self.compaction(trajectories)
+        (final,) = await sampler.sample(self.prompt(problem, messages), 1, **synthesize)
+        return Solution.of(final, [Round.of(trajectories, messages), Round.of([final])])
