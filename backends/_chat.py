@@ -11,12 +11,15 @@ from typing import Any
 
 from pacore_lab.errors import BackendError, RequestError
 from pacore_lab.interfaces import Request
-from pacore_lab.types import Model
+from pacore_lab.types import Model, Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rendered:
-    """A request as an engine takes it. max_tokens: what is left of the context, or less if less was asked for."""
+    """A request as an engine takes it. max_tokens: what is left of the context, or less if less was asked for.
+
+    text: of equal ones the tokens are equal too; a beginning to go on from stands apart in it, behind a NUL.
+    """
 
     text: str
     tokens: list[int]
@@ -24,10 +27,22 @@ class Rendered:
     clamped: bool
 
 
+def prefix_of(prompt: Prompt) -> str | None:
+    """The text to go on from, None for a prompt that asks for a new turn. Raises RequestError for what is no text."""
+    if not prompt or prompt[-1]["role"] != "assistant":
+        return None
+    content = prompt[-1].get("content")
+    if not isinstance(content, str) or prompt[-1].get("reasoning_content"):
+        raise RequestError("the prompt ends with an assistant's turn that is not one plain text; write it into content")
+    return content
+
+
 class Chat:
     """Renders conversations with a transformers tokenizer, in a thread of its own.
 
     context_length: tokens of prompt and answer together. Raises BackendError for a tokenizer that cannot do it.
+    prefill: whether a text can be cut between any two tokens and both parts decoded apart (not where the decoder drops
+    the blank of a first word), so that what is new after a given beginning is exactly what was drawn.
     """
 
     def __init__(self, model: Model, tokenizer: Any, context_length: int) -> None:
@@ -39,20 +54,45 @@ class Chat:
         self._thread = ThreadPoolExecutor(1, "chat-template")
         template = dict(model.chat_template_kwargs)
 
+        def encode(text: str) -> list[int]:
+            ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+            return ids
+
         @lru_cache(maxsize=64)  # the samples of a round share their prompt
-        def render(messages: str) -> tuple[str, list[int]]:
-            text: str = tokenizer.apply_chat_template(
-                json.loads(messages), add_generation_prompt=True, tokenize=False, **template
-            )
-            return text, tokenizer(text, add_special_tokens=False)["input_ids"]
+        def render(messages: str, prefix: str | None = None) -> tuple[str, list[int]]:
+            turns = json.loads(messages)
+            if prefix is not None:
+                turns.pop()
+            text: str = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **template)
+            tokens = encode(text)
+            if prefix is None:
+                return text, tokens
+            # The beginning stands as it is: templates rewrite an assistant's turn. When the model said it, its first
+            # token stood apart from the prompt's last, so they may not merge into one; where they do not, the whole
+            # text is split, which no tokenizer takes for the start of a sentence.
+            whole = encode(text + prefix)
+            apart = whole if whole[: len(tokens)] == tokens else tokens + encode(prefix)
+            return f"{text}\0{prefix}", apart
 
         self._render = render
+        pieces = encode("a b c")
+        cuts = [(self.decode(pieces[:i]), self.decode(pieces[i:])) for i in range(len(pieces) + 1)]
+        self.prefill = {before + after for before, after in cuts} == {"a b c"}
 
     async def render(self, request: Request) -> Rendered:
-        """Raises RequestError for what the template refuses, and for a prompt that leaves no room for an answer."""
+        """Raises RequestError for what the template refuses, and for a prompt that leaves no room for an answer.
+
+        A prompt that ends with a turn of the assistant is left open, to go on from.
+        """
         loop = asyncio.get_running_loop()
+        prefix = prefix_of(request.prompt)
+        if prefix is not None and not self.prefill:
+            raise RequestError(
+                f"the prompt ends with an assistant's turn, which {self.model.name} cannot go on from exactly: its "
+                "tokenizer drops blanks between texts; end the prompt with another turn"
+            )
         try:
-            text, tokens = await loop.run_in_executor(self._thread, self._render, json.dumps(request.prompt))
+            text, tokens = await loop.run_in_executor(self._thread, self._render, json.dumps(request.prompt), prefix)
         except Exception as error:  # whatever a chat template raises
             reason = " ".join(str(error).split())
             raise RequestError(f"the chat template of {self.model.name} refused the prompt: {reason}") from error

@@ -157,6 +157,16 @@ def context_of(model: Model, config: Any) -> int:
     return model.context_length or own
 
 
+def vocabulary_of(model: Model, config: Any) -> int:
+    """How many tokens the model chooses from. Raises BackendError where model.top_logprobs asks for more."""
+    size = int(config.get_text_config().vocab_size)
+    if model.top_logprobs > size:
+        raise BackendError(
+            f"model.top_logprobs is {model.top_logprobs}, but {model.path} has {size} tokens to choose from; lower it"
+        )
+    return size
+
+
 def config_overrides(model: Model, config: Any) -> dict[str, Any]:
     """What of the checkpoint's config YaRN changes; {} without it. Keys are those of a transformers config.json."""
     if model.yarn_factor is None:

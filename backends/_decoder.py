@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from backends._attention import Decode, Prefill
-from backends._draw import draw
+from backends._draw import confidences, draw
 from backends._rows import Memory, Row
 
 PREFILL_TOKENS = 8192
@@ -60,11 +60,14 @@ class Decoder:
             plan=Decode(self.memory, self.model.dtype, device),
         ).logits[:, -1]
         tokens, logprobs = draw(logits, rows)
+        sure = confidences(logits, rows)
         for i, row in enumerate(rows):
             row.tokens.append(tokens[i])
             row.length += 1
             if logprobs is not None and row.logprobs:
                 row.logprob.append(logprobs[i])
+            if i in sure:
+                row.confidences.append(sure[i])
             if tokens[i] in self.eos:
                 row.finish_reason = "stop"
             elif len(row.tokens) >= row.max_tokens:

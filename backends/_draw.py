@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from backends._confidence import confidence
 from backends._rows import Row
 
 
@@ -28,6 +29,18 @@ def draw(logits: torch.Tensor, rows: Sequence[Row]) -> tuple[list[int], list[flo
         return tokens, None
     logprobs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
     return tokens, logprobs.tolist()
+
+
+def confidences(logits: torch.Tensor, rows: Sequence[Row]) -> dict[int, float]:
+    """The confidence in its place of each row (by its index) that asks for one, under the model's own distribution."""
+    asking = [i for i, row in enumerate(rows) if row.top_logprobs]
+    if not asking:
+        return {}
+    some = logits[torch.tensor(asking, device=logits.device)].float()
+    tops = torch.tensor([rows[i].top_logprobs for i in asking], device=logits.device)[:, None]
+    likeliest = some.topk(int(tops.max())).values - some.logsumexp(-1, keepdim=True)
+    means = (likeliest.cumsum(-1, dtype=torch.float64).gather(1, tops - 1) / tops)[:, 0].tolist()
+    return {i: confidence([mean]) for i, mean in zip(asking, means, strict=True)}
 
 
 def _column(numbers: list[float] | list[bool], like: torch.Tensor) -> torch.Tensor:

@@ -41,13 +41,14 @@ Ask = Callable[[int, bool], Awaitable[Answer]]
 class Listed:
     """What a server says of the model: weights (path or hub id), context in tokens; None where it does not say.
 
-    n_ctx: llama.cpp's context, which is not in its list of models.
+    n_ctx: llama.cpp's context, which is not in its list of models. vllm: whether it, or one of several, is vLLM.
     """
 
     weights: str | None = None
     max_model_len: int | None = None
     n_ctx: int | None = None
     owner: str = ""
+    vllm: bool = False
 
     @property
     def context_length(self) -> int | None:
@@ -66,7 +67,8 @@ class Found:
     """What chat completions showed, in the words of `Capabilities`."""
 
     seeds: Literal["none", "request"]
-    logprobs: Literal["none", "chosen"]
+    logprobs: Literal["none", "chosen", "topk"]
+    prefill: Mapping[str, Any] = field(default_factory=dict)  # the fields that ask for it; none: it cannot
     evidence: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -102,6 +104,7 @@ async def listed(session: Session, root: str, model: str) -> Listed:
         weights=weights if isinstance(weights, str) and "/" in weights else None,
         max_model_len=_count(length),
         owner=owner if isinstance(owner, str) else "",
+        vllm=owner == "vllm",
     )
 
 
@@ -116,7 +119,7 @@ async def identify(session: Session, roots: Sequence[str], model: str, *, engine
     for root, each in zip(roots, every, strict=True):
         if (each.weights, each.context_length) != (every[0].weights, every[0].context_length):
             raise BackendError(f"{root} has {each}, but {roots[0]} has {every[0]}; list servers that are started alike")
-    return every[0], names
+    return replace(every[0], vllm=any(each.vllm for each in every)), names
 
 
 async def all_of(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -156,17 +159,23 @@ async def _engine_of(session: Session, root: str, owner: str) -> tuple[str, int 
     return plain(f"{told_name} {version[:80]}"), _count(length)
 
 
-async def found_by(ask: Ask, root: str, *, seeded: bool) -> Found:
-    """Three small calls, one after the other: in one batch the same seed may well give another text."""
+async def found_by(ask: Ask, root: str, *, seeded: bool, top: int = 0) -> Found:
+    """Three small calls, one after the other: in one batch the same seed may well give another text.
+
+    top: how many likeliest tokens are asked for along with log-probabilities.
+    """
     said = {"seeds": "" if seeded else "not sent (backend.seed=false)"}
     seeds: Literal["none", "request"] = "none"
-    logprobs: Literal["none", "chosen"] = "none"
+    logprobs: Literal["none", "chosen", "topk"] = "none"
     scored: Answer | None = None
     refused = False
     try:
         scored = await _patiently(ask, SEEDS[0], True)
-        logprobs = "chosen" if scored.logprobs else "none"
+        if scored.logprobs:
+            logprobs = "topk" if top and scored.fewest == top else "chosen"
         said["logprobs"] = "given when asked for" if scored.logprobs else "asked for and not given"
+        if top and scored.logprobs:
+            said["logprobs"] += f", with {scored.fewest} of the {top} likeliest tokens"
         said["usage"] = _usage(scored)
     except _Unknown as unknown:
         said["logprobs"] = said["usage"] = f"unknown: {unknown}"
@@ -193,9 +202,11 @@ def together(roots: Sequence[str], engines: Sequence[str], found: Sequence[Found
         texts = [each.evidence[key] for each in found]
         alike = len(set(texts)) == 1
         evidence[key] = texts[0] if alike else "; ".join(f"{r}: {t}" for r, t in zip(roots, texts, strict=True))
+    weakest = min(found, key=lambda each: ("none", "chosen", "topk").index(each.logprobs))
     return Found(
         seeds="request" if all(each.seeds == "request" for each in found) else "none",
-        logprobs="chosen" if all(each.logprobs == "chosen" for each in found) else "none",
+        logprobs=weakest.logprobs,
+        prefill=found[0].prefill if all(each.prefill == found[0].prefill for each in found) else {},
         evidence=evidence | {"probed": datetime.now(UTC).isoformat(timespec="seconds")},
     )
 

@@ -34,8 +34,10 @@ class Row:
     top_p: float
     seed: int
     logprobs: bool
+    top_logprobs: int = 0
     tokens: list[int] = field(default_factory=list)
     logprob: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
     finish_reason: str = ""
     cancelled: bool = False
     cached_tokens: int = 0

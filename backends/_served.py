@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import aiohttp
 
-from backends._checkpoint import context_of, fingerprint, load_tokenizer, locate
+from backends._checkpoint import context_of, fingerprint, load_tokenizer, locate, vocabulary_of
 from backends._child import Child, interpreter
 from backends.openai import OpenAI
 from pacore_lab.errors import BackendError, EngineDead, require_count
@@ -100,6 +100,7 @@ class Served:
         python, folder = interpreter(self.python), locate(self.model)
         config, _ = await asyncio.to_thread(load_tokenizer, self.model, folder)
         context = context_of(self.model, config)
+        vocabulary_of(self.model, config)  # refuses
         flags = self._flags(str(folder or self.model.path), self._overrides(config), context)
         digest = await asyncio.to_thread(fingerprint, self.model, folder, getattr(config, "_commit_hash", None))
         self._fingerprint = ":".join([f"{self.engine.lower()}-server", digest, *self._shaping()])

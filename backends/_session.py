@@ -63,11 +63,15 @@ class Session:
             headers=headers,
         )
 
-    async def get(self, url: str) -> tuple[int, bytes, BackendError | None]:
-        """Status, body and the error that a status other than 2xx means, within connect_timeout. Raises Lost."""
+    async def get(self, url: str, ask: bytes | None = None) -> tuple[int, bytes, BackendError | None]:
+        """Status, body and the error that a status other than 2xx means, within connect_timeout. Raises Lost.
+
+        ask: what to post, where the URL wants to be asked something.
+        """
         timeout = aiohttp.ClientTimeout(total=self._connect_timeout)
         try:
-            async with self._http.get(url, timeout=timeout, allow_redirects=False) as response:
+            method = "GET" if ask is None else "POST"
+            async with self._http.request(method, url, data=ask, timeout=timeout, allow_redirects=False) as response:
                 raw = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise _fault(url, error, always_lost=True) from error

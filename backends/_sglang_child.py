@@ -12,6 +12,7 @@ import base64
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import socket
 import sys
@@ -107,19 +108,21 @@ class Server:
                 "input_ids": unpack("i", message["prompt"]),
                 "sampling_params": message["sampling"],
                 "return_logprob": message["logprobs"],
+                "top_logprobs_num": message["top"],
                 "priority": message["priority"],
                 "rid": name_of(number),
             }
             if not message["stream"]:
-                self.wire.send(last(number, await self.engine.async_generate(**asked), ""))
+                self.wire.send(last(number, await self.engine.async_generate(**asked), "", 0))
                 return
-            text = ""
+            text, told = "", 0
             async for out in await self.engine.async_generate(**asked, stream=True):  # texts are cumulative
                 if out["meta_info"]["finish_reason"]:
-                    self.wire.send(last(number, out, text))
+                    self.wire.send(last(number, out, text, told))
                 elif new := out["text"][len(text) :]:
-                    text = out["text"]
-                    self.wire.send({"id": number, "text": new, "tokens": out["meta_info"]["completion_tokens"]})
+                    tokens, means = out["meta_info"]["completion_tokens"], means_of(out, told)
+                    self.wire.send({"id": number, "text": new, "tokens": tokens, **means})
+                    text, told = out["text"], tokens
         except ValueError as error:  # SGLang refuses the request
             self.wire.send({"id": number, "refused": str(error)})
         except Exception as error:
@@ -131,7 +134,15 @@ def name_of(number: int) -> str:
     return f"{number}."
 
 
-def last(number: int, out: Message, sent: str) -> Message:
+def means_of(out: Message, told: int) -> Message:
+    """Mean log-probability of the likeliest tokens, of each place after the first `told`, if they were asked for."""
+    meta = out["meta_info"]
+    places = (meta.get("output_top_logprobs") or ())[told : meta["completion_tokens"]]
+    means = [math.fsum(entry[0] for entry in place) / len(place) for place in places]
+    return {"means": pack("d", means)} if means else {}
+
+
+def last(number: int, out: Message, sent: str, told: int) -> Message:
     """The end of a request: the text beyond `sent`, why it ended, and its figures."""
     meta = out["meta_info"]
     reason = meta["finish_reason"]
@@ -145,6 +156,7 @@ def last(number: int, out: Message, sent: str) -> Message:
         "reason": reason["type"],
         "cached": meta.get("cached_tokens", 0),
         "logprobs": pack("d", logprobs),
+        **means_of(out, told),
         **({"why": reason.get("message", "")} if reason["type"] == "abort" else {}),
     }
 

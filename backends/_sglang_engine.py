@@ -10,7 +10,8 @@ from itertools import count
 from pathlib import Path
 
 from backends._child import Child
-from backends._sglang_child import Message, Wire
+from backends._confidence import confidence
+from backends._sglang_child import Message, Wire, unpack
 from pacore_lab.errors import BackendError, EngineDead
 from pacore_lab.interfaces import Chunk, OnChunk
 
@@ -33,6 +34,7 @@ class Call:
     future: asyncio.Future[Message]
     text: list[str] = field(default_factory=list)
     tokens: int = 0
+    confidences: list[float] = field(default_factory=list)
 
 
 class Engine:
@@ -78,8 +80,8 @@ class Engine:
             raise BackendError(f"SGLang did not start: {engine._dead}{hint}")
         return engine
 
-    async def ask(self, message: Message, on_chunk: OnChunk | None) -> tuple[Message, str]:
-        """The engine's last word on a request, and its text. Cancelling aborts it, and hands on what it still had."""
+    async def ask(self, message: Message, on_chunk: OnChunk | None) -> tuple[Message, Call]:
+        """The engine's last word on a request, and all that came of it. Cancelling aborts it, and hands on the rest."""
         if self._dead:
             raise EngineDead(self._dead)
         assert self._wire is not None
@@ -97,7 +99,7 @@ class Engine:
             del self._calls[number]
             if call.future.done():
                 call.future.exception()  # seen, also where nobody asks any more
-        return call.future.result(), "".join(call.text)
+        return call.future.result(), call
 
     async def close(self, *, keep_log: bool = False) -> None:
         self._die("the SGLang backend was closed")
@@ -121,10 +123,12 @@ class Engine:
             return
         try:
             if "text" in message:
+                sure = [confidence([mean]) for mean in unpack("d", message.get("means", ""))]
+                new, call.tokens = message["tokens"] - call.tokens, message["tokens"]
                 call.text.append(message["text"])
+                call.confidences += sure
                 if call.on_chunk is not None:
-                    call.on_chunk(Chunk(text=message["text"], tokens=message["tokens"] - call.tokens))
-                call.tokens = message["tokens"]
+                    call.on_chunk(Chunk(text=message["text"], tokens=new, confidences=tuple(sure)))
         except Exception as error:
             call.future.set_exception(error)
             assert self._wire is not None

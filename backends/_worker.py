@@ -105,7 +105,7 @@ class Worker:
             row.sent.append(text)
         else:
             text = completion.content.removeprefix("".join(row.sent))
-        return row, Chunk(text=text, tokens=1), completion
+        return row, Chunk(text=text, tokens=1, confidences=tuple(row.confidences[-1:])), completion
 
     def _completion(self, call: Call) -> Completion:
         tokens = call.tokens[:-1] if call.finish_reason == "stop" else call.tokens
@@ -120,6 +120,7 @@ class Worker:
             clamped=call.clamped,
             mean_logprob=mean,
             window_logprobs=windows,
+            confidences=tuple(call.confidences) if call.top_logprobs else None,
         )
 
     def _deliver(self, events: Iterable[tuple[Call, Chunk | None, Completion | None]]) -> None:

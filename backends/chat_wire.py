@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import errno
+import heapq
 import json
 import math
 import time
@@ -12,20 +13,27 @@ from typing import Any
 
 import aiohttp
 
+from backends._confidence import confidence
 from pacore_lab.errors import TransientError
 from pacore_lab.interfaces import Chunk
 from pacore_lab.types import Completion, mean_and_windows, text_of
 
 
 class Answer:
-    """A chat completion as it comes in, whole ("message") or in pieces ("delta")."""
+    """A chat completion as it comes in, whole ("message") or in pieces ("delta").
+
+    top: of how many likeliest tokens a confidence is made. fewest: how many of them the server gave where it gave
+    least; where that is less than `top`, no confidence is made.
+    """
 
     __slots__ = (
-        "begun", "cached_tokens", "content", "finish_reason", "generated_tokens", "logprobs", "prompt_tokens",
-        "reasoning", "tokens",
+        "begun", "cached_tokens", "confidences", "content", "fewest", "finish_reason", "generated_tokens", "logprobs",
+        "prompt_tokens", "reasoning", "tokens", "top",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, top: int = 0) -> None:
+        self.top = self.fewest = top
+        self.confidences: list[float] = []
         self.content: list[str] = []
         self.reasoning: list[str] = []
         self.logprobs: list[float] = []
@@ -54,7 +62,9 @@ class Answer:
         part = (choice["delta"] or {}) if "delta" in choice else choice["message"]
         content = text_of(part.get("content"))
         reasoning = text_of(part.get("reasoning_content") or part.get("reasoning"))
-        logprobs = [float(token["logprob"]) for token in (choice.get("logprobs") or {}).get("content") or ()]
+        scored = (choice.get("logprobs") or {}).get("content") or ()
+        logprobs = [float(token["logprob"]) for token in scored]
+        sure = self._confidences(scored) if self.top else []
         self.begun = True
         self.content.append(content)
         self.reasoning.append(reasoning)
@@ -63,7 +73,17 @@ class Answer:
         guess = 1 if "delta" in choice and (content or reasoning) else 0
         tokens = len(logprobs) or guess or (0 if "delta" in choice else self.generated_tokens or 0)
         self.tokens += tokens
-        return Chunk(text=reasoning + content, tokens=tokens)
+        return Chunk(text=reasoning + content, tokens=tokens, confidences=tuple(sure))
+
+    def _confidences(self, scored: Any) -> list[float]:
+        made: list[float] = []
+        for token in scored:
+            given = [float(other["logprob"]) for other in token.get("top_logprobs") or ()]
+            self.fewest = min(self.fewest, len(given))
+            if len(given) >= self.top:  # vLLM puts the chosen token before the likeliest, whatever its rank
+                made.append(confidence(heapq.nlargest(self.top, given)))
+        self.confidences += made
+        return made
 
     @property
     def text(self) -> str:
@@ -88,6 +108,7 @@ class Answer:
             clamped=clamped,
             mean_logprob=mean,
             window_logprobs=windows,
+            confidences=tuple(self.confidences) if self.top else None,
         )
 
 

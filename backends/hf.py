@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends._chat import Chat, Rendered
-from backends._checkpoint import fingerprint, load, locate, stop_tokens
+from backends._checkpoint import fingerprint, load, locate, stop_tokens, vocabulary_of
 from pacore_lab.errors import EngineDead, RequestError
 from pacore_lab.interfaces import Capabilities, OnChunk, Request
 from pacore_lab.types import Completion, Model
@@ -75,10 +75,13 @@ class HF:
         import torch
         import transformers
 
+        self._chat = Chat(self.model, tokenizer, self._context(net))
         self._capabilities = Capabilities(
             seeds="request",
-            logprobs="chosen",
+            logprobs="topk",
+            most_top_logprobs=vocabulary_of(self.model, net.config),
             partial=True,
+            prefill=self._chat.prefill,
             priority=True,
             context_length=self._context(net),
             evidence={
@@ -86,7 +89,6 @@ class HF:
                 "device": torch.cuda.get_device_name(net.device) if net.device.type == "cuda" else str(net.device),
             },
         )
-        self._chat = Chat(self.model, tokenizer, self._context(net))
         self._worker = Worker(Decoder(net, stop_tokens(net.generation_config, tokenizer), memory), tokenizer)
 
     def _load(self, folder: Path | None) -> tuple[Any, Any, Memory]:
@@ -135,6 +137,7 @@ class HF:
                 top_p=request.params.top_p,
                 seed=request.seed,
                 logprobs=request.params.logprobs,
+                top_logprobs=request.params.top_logprobs,
                 future=asyncio.get_running_loop().create_future(),
                 on_chunk=on_chunk,
                 clamped=prompt.clamped,

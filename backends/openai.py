@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any
 
 from backends import _probe
+from backends._chat import prefix_of
+from backends._prefill import continuation
 from backends._servers import Server, Servers
 from backends._session import Lost, Session, root_of
 from backends.chat_wire import Answer
@@ -21,7 +23,9 @@ from pacore_lab.interfaces import Capabilities, OnChunk, Request
 from pacore_lab.types import Completion, Model, Prompt, SamplingParams
 
 OWN_FIELDS = {"model", "messages", "temperature", "top_p", "max_tokens", "seed", "logprobs", "n"}
-OWN_FIELDS |= {"stream", "stream_options", "chat_template_kwargs"}
+OWN_FIELDS |= {"stream", "stream_options", "chat_template_kwargs", "top_logprobs"}
+OWN_FIELDS |= {"continue_final_message", "add_generation_prompt"}
+MOST_TOP_LOGPROBS = 20  # by the API; a server of one's own may be started for more
 ABOUT_LENGTH = re.compile(r"context|max_(new_|completion_)?tokens|input tokens|n_ctx", re.IGNORECASE)
 
 
@@ -36,7 +40,7 @@ class _Live:
     prompt: Prompt | None = None
     messages: bytes = b""
     ranked: Sequence[Server] = ()
-    frames: dict[tuple[SamplingParams, str | None, bool], tuple[bytes, bytes]] = field(default_factory=dict)
+    frames: dict[tuple[SamplingParams, str | None, bool, bool], tuple[bytes, bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,8 @@ class OpenAI:
     schema: the server holds answers to a JSON schema (`response_format`), as vLLM, SGLang and llama.cpp do; False never
         asks it to. Only judges ask.
     probe: ask each server at the start whether it honours seeds and gives log-probabilities (three or more calls of
-        16 tokens); False believes so, for metered servers.
+        16 tokens), and vLLM and SGLang whether they go on from an assistant's turn; False believes the former, for
+        metered servers, and sends a prompt that ends with such a turn as it is: what that means is up to the server.
     connect_timeout: seconds to connect, and for the server to answer `start`. Generation has no time limit.
     idle_timeout: seconds without a byte after which a stream that has begun counts as broken.
     health_interval: seconds between two questions to a server that is away, whether it is back.
@@ -61,6 +66,8 @@ class OpenAI:
     Without `usage` from the server, tokens are counted by log-probabilities, else by chunks of a stream, else not at
     all; `counted` is then False. An aborted trajectory's tokens are its chunks: a lower bound, as a busy server puts
     several tokens into one. A max_tokens beyond what the context has left is clamped to that, and recorded.
+    For model.top_logprobs=k a vLLM server has to be started with --max-logprobs of k + 1 or more: the chosen token
+    takes a place in its list of the likeliest, whatever its rank.
     """
 
     model: Model
@@ -99,11 +106,15 @@ class OpenAI:
     @property
     def capabilities(self) -> Capabilities:
         live = self._live
-        found = live.found or _probe.Found(seeds="request" if self.seed else "none", logprobs="chosen")
+        top, most = self.model.top_logprobs, None if live.listed.vllm else MOST_TOP_LOGPROBS
+        believed = _probe.Found(seeds="request" if self.seed else "none", logprobs="topk" if top else "chosen")
+        found = live.found or believed
         return Capabilities(
             seeds=found.seeds,
             logprobs=found.logprobs,
+            most_top_logprobs=top if live.found and top else most,
             partial=True,
+            prefill=bool(found.prefill),
             schema=self.schema,
             context_length=live.listed.context_length or self.model.context_length,
             evidence=found.evidence,
@@ -130,7 +141,7 @@ class OpenAI:
         try:
             live.listed, engines = await _probe.identify(live.session, roots, self.model.name, engines=self.probe)
             if self.probe:
-                trials = [_probe.found_by(partial(self._try, root), root, seeded=self.seed) for root in roots]
+                trials = [self._find(root, engine) for root, engine in zip(roots, engines, strict=True)]
                 live.found = _probe.together(roots, engines, await _probe.all_of(trials))
         except BaseException:
             await self.close()
@@ -147,7 +158,7 @@ class OpenAI:
         tried: list[Server] = []
         faults: list[TransientError] = []
         while (server := servers.pick(ranked, tried)) is not None:
-            answer = Answer()
+            answer = Answer(request.params.top_logprobs)
             server.in_flight += 1
             try:
                 return await self._ask(server.root, messages, request, answer, on_chunk)
@@ -193,6 +204,9 @@ class OpenAI:
             completion = self._clamped(answer, params.max_tokens, refusal)
         if params.logprobs and completion.mean_logprob is None and (completion.content or completion.reasoning):
             raise EngineDead(f"{root} returns no log-probabilities; set model.logprobs=false")
+        if answer.fewest < params.top_logprobs:
+            few = f"{root} gives {answer.fewest} of a place's {params.top_logprobs} likeliest tokens"
+            raise RequestError(few) if answer.fewest else EngineDead(f"{few}; set model.top_logprobs=0")
         return completion
 
     def _clamped(self, answer: Answer, asked: int, refusal: RequestError) -> Completion:
@@ -204,10 +218,18 @@ class OpenAI:
             raise RequestError(f"{refusal} (without max_tokens={asked} it gave {made} tokens, which is no clamping)")
         return completion
 
+    async def _find(self, root: str, engine: str) -> _probe.Found:
+        session, model = self._live.session, self.model
+        assert session is not None, "closed"
+        found = await _probe.found_by(partial(self._try, root), root, seeded=self.seed, top=model.top_logprobs)
+        fields, said = await continuation(session, root, engine, model.name, model.chat_template_kwargs)
+        return replace(found, prefill=fields, evidence={**found.evidence, "prefill": said})
+
     async def _try(self, root: str, seed: int, logprobs: bool) -> Answer:
         """One call of the probe."""
         assert self._live.session is not None, "closed"
-        answer, params = Answer(), replace(_probe.PARAMS, logprobs=logprobs)
+        params = replace(_probe.PARAMS, logprobs=logprobs, top_logprobs=self.model.top_logprobs if logprobs else 0)
+        answer = Answer(params.top_logprobs)
         request = Request(id="probe", prompt=_probe.QUESTION, params=params, seed=seed)
         body = self._body(_encoded(_probe.QUESTION), params, request, stream=False)
         await self._live.session.post(root, body, answer, None)
@@ -227,26 +249,42 @@ class OpenAI:
             return str(error)
         return None if now.same(self._live.listed) else f"it came back with {now}"
 
+    def _open(self, prompt: Prompt) -> dict[str, Any]:
+        """What has a server go on from the assistant's turn that ends a prompt. Raises RequestError if it cannot."""
+        found = self._live.found
+        if found is None or prefix_of(prompt) is None:
+            return {}
+        if not found.prefill:
+            raise RequestError(
+                "the prompt ends with an assistant's turn, and the server does not go on from one "
+                f"({found.evidence['prefill']}); backend.probe=false sends it as it is"
+            )
+        return dict(found.prefill)
+
     def _extra(self) -> dict[str, Any]:
         template = self.model.chat_template_kwargs
         return {**self.extra_body, **({"chat_template_kwargs": dict(template)} if template else {})}
 
     def _body(self, messages: bytes, params: SamplingParams, request: Request, *, stream: bool) -> bytes:
         """The payload around the encoded messages; what is the same in all requests is encoded once."""
-        frame = self._live.frames.get((params, request.schema, stream))
+        opened = self._open(request.prompt)
+        key = (params, request.schema, stream, bool(opened))
+        frame = self._live.frames.get(key)
         if frame is None:
             rest: dict[str, Any] = {"temperature": params.temperature, "top_p": params.top_p}
             if params.max_tokens is not None:
                 rest["max_tokens"] = params.max_tokens
             if params.logprobs:
                 rest["logprobs"] = True
+            if params.top_logprobs:  # of vLLM one more: of its list the chosen token takes a place, whatever its rank
+                rest["top_logprobs"] = params.top_logprobs + self._live.listed.vllm
             if request.schema is not None:
                 form = {"name": "answer", "strict": True, "schema": json.loads(request.schema)}
                 rest["response_format"] = {"type": "json_schema", "json_schema": form}
             if stream:
                 rest |= {"stream": True, "stream_options": {"include_usage": True}}
-            head, tail = f'{{"model": {json.dumps(self.model.name)}, "messages": ', json.dumps(rest | self._extra())
-            frame = self._live.frames[params, request.schema, stream] = (head.encode(), f", {tail[1:-1]}".encode())
+            head, tail = f'{{"model": {json.dumps(self.model.name)}, "messages": ', rest | opened | self._extra()
+            frame = self._live.frames[key] = (head.encode(), f", {json.dumps(tail)[1:-1]}".encode())
         end = b', "seed": %d}' % request.seed if self.seed else b"}"
         return b"".join((frame[0], messages, frame[1], end))
 

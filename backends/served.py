@@ -42,6 +42,7 @@ class VLLMServer(Served):
             *("--data-parallel-size", str(self.data_parallel_size)),
             *("--gpu-memory-utilization", str(self.gpu_memory_utilization)),
             *("--load-format", self.load_format),
+            *("--max-logprobs", str(max(20, self.model.top_logprobs + 1))),  # 20 is its default; asked for is one more
             *("--generation-config", "vllm"),  # of the checkpoint's, its end tokens only
             *("--enable-prefix-caching", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
         ]
@@ -56,6 +57,8 @@ class SGLangServer(Served):
         only record.
 
     SGLang keeps the last two tokens of the context for itself, so a trajectory that fills it ends two tokens early.
+    In a stream its server leaves out the log-probabilities, and so the confidences, of tokens without text of their own
+    (the end of the turn, parts of a character); `backends.sglang` has them all.
     """
 
     engine = "SGLang"

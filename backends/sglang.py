@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from backends._chat import Chat, Rendered
-from backends._checkpoint import config_overrides, context_of, fingerprint, load_tokenizer, locate
+from backends._checkpoint import config_overrides, context_of, fingerprint, load_tokenizer, locate, vocabulary_of
 from backends._child import interpreter
 from backends._sglang_child import Message, pack, unpack
-from backends._sglang_engine import Engine
+from backends._sglang_engine import Call, Engine
 from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError, require_count
 from pacore_lab.interfaces import Capabilities, OnChunk, Request
-from pacore_lab.types import Completion, Model, mean_and_windows
+from pacore_lab.types import Completion, Model, SamplingParams, mean_and_windows
 
 OWN_ARGS = {
     "model_path", "revision", "dtype", "context_length", "json_model_override_args", "tp_size", "dp_size",
@@ -90,8 +90,8 @@ class SGLang:
         interpreter(self.python)  # refuses, before anything takes its time
         folder = locate(self.model)
         config, tokenizer = await asyncio.to_thread(load_tokenizer, self.model, folder)
-        context = context_of(self.model, config)
-        self._chat = Chat(self.model, tokenizer, context)
+        context, vocabulary = context_of(self.model, config), vocabulary_of(self.model, config)
+        self._chat = chat = Chat(self.model, tokenizer, context)
         self._engine = engine = await Engine.start(
             interpreter(self.python), self._arguments(folder, config, context), self.env, self.start_timeout
         )
@@ -106,8 +106,10 @@ class SGLang:
         self._fingerprint = ":".join(["sglang", digest, *self._shaping()])
         self._capabilities = Capabilities(
             seeds="request" if self.seeds else "none",
-            logprobs="chosen",
+            logprobs="topk",
+            most_top_logprobs=vocabulary,
             partial=True,
+            prefill=chat.prefill,
             priority=True,
             schema=True,
             context_length=context,
@@ -141,8 +143,8 @@ class SGLang:
         if engine is None or chat is None:
             raise EngineDead("the SGLang backend is not running: start() it first")
         prompt = await chat.render(request)
-        answer, text = await engine.ask(_message(request, prompt, stream=on_chunk is not None), on_chunk)
-        return _completion(answer, text, prompt)
+        answer, call = await engine.ask(_message(request, prompt, stream=on_chunk is not None), on_chunk)
+        return _completion(answer, call, prompt, request.params)
 
     async def close(self) -> None:
         engine, self._engine = self._engine, None
@@ -177,12 +179,13 @@ def _message(request: Request, prompt: Rendered, *, stream: bool) -> Message:
             "sampling_seed": request.seed,  # of 63 bits; without deterministic inference SGLang ignores it
         },
         "logprobs": params.logprobs,
+        "top": params.top_logprobs,
         "priority": -request.priority,  # SGLang serves the higher first
         "stream": stream,
     }
 
 
-def _completion(answer: Message, text: str, prompt: Rendered) -> Completion:
+def _completion(answer: Message, call: Call, prompt: Rendered, params: SamplingParams) -> Completion:
     if "refused" in answer:
         raise RequestError(f"SGLang refuses the request: {_plain(answer['refused'])}")
     if "failed" in answer:
@@ -191,7 +194,7 @@ def _completion(answer: Message, text: str, prompt: Rendered) -> Completion:
         raise TransientError(f"SGLang gave the request up ({answer['reason']}: {_plain(answer.get('why', ''))})")
     mean, windows = mean_and_windows(unpack("d", answer["logprobs"]))
     return Completion(
-        content=text,
+        content="".join(call.text),
         finish_reason=answer["reason"],
         prompt_tokens=len(prompt.tokens),
         generated_tokens=answer["tokens"],
@@ -200,6 +203,7 @@ def _completion(answer: Message, text: str, prompt: Rendered) -> Completion:
         clamped=prompt.clamped,
         mean_logprob=mean,
         window_logprobs=windows,
+        confidences=tuple(call.confidences) if params.top_logprobs else None,
     )
 
 

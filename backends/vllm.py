@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from backends._chat import Chat, Rendered
-from backends._checkpoint import config_overrides, context_of, fingerprint, load_tokenizer, locate
+from backends._checkpoint import config_overrides, context_of, fingerprint, load_tokenizer, locate, vocabulary_of
 from backends._child import root_cause
+from backends._confidence import confidence
+from backends._output import output_to
 from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError, Unsupported, require_count
 from pacore_lab.interfaces import Capabilities, Chunk, OnChunk, Request
 from pacore_lab.types import Completion, Model, mean_and_windows
@@ -26,7 +25,7 @@ from pacore_lab.types import Completion, Model, mean_and_windows
 OWN_ARGS = {
     "model", "tokenizer", "revision", "dtype", "max_model_len", "hf_overrides", "tensor_parallel_size",
     "data_parallel_size", "gpu_memory_utilization", "load_format", "stream_interval", "enable_prefix_caching",
-    "scheduling_policy", "logprobs_mode", "seed",
+    "scheduling_policy", "logprobs_mode", "max_logprobs", "seed",
 }  # fmt: skip
 
 SHAPING_ARGS = ("quantization", "kv_cache_dtype")
@@ -84,8 +83,8 @@ class VLLM:
     async def start(self) -> None:
         folder = locate(self.model)
         config, tokenizer = await asyncio.to_thread(load_tokenizer, self.model, folder)
-        context = context_of(self.model, config)
-        self._chat = Chat(self.model, tokenizer, context)
+        context, vocabulary = context_of(self.model, config), vocabulary_of(self.model, config)
+        self._chat = chat = Chat(self.model, tokenizer, context)
         self._engine = await asyncio.to_thread(self._launch, folder, config, context)
         commit = getattr(config, "_commit_hash", None)
         digest = await asyncio.to_thread(fingerprint, self.model, folder, commit)
@@ -94,8 +93,10 @@ class VLLM:
 
         self._capabilities = Capabilities(
             seeds="request",
-            logprobs="chosen",
+            logprobs="topk",
+            most_top_logprobs=vocabulary,
             partial=True,
+            prefill=chat.prefill,
             priority=True,
             schema=True,
             context_length=context,
@@ -110,7 +111,7 @@ class VLLM:
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         handle, name = tempfile.mkstemp(prefix="pacore-vllm-", suffix=".log")
         self._log = Path(name)
-        with _output_to(handle):
+        with output_to(handle):
             try:
                 from vllm import AsyncEngineArgs
                 from vllm.v1.engine.async_llm import AsyncLLM
@@ -136,6 +137,7 @@ class VLLM:
                 "stream_interval": self.stream_interval,
                 "enable_prefix_caching": True,
                 "scheduling_policy": "priority",
+                "max_logprobs": max(20, self.model.top_logprobs),  # 20 is its default
             }
             try:
                 engine = AsyncLLM.from_engine_args(
@@ -168,7 +170,7 @@ class VLLM:
         outputs = engine.generate(
             {"type": "token", "prompt_token_ids": prompt.tokens}, params, name, priority=request.priority
         )
-        sampled = _Sampled(chat, prompt, on_chunk)
+        sampled = _Sampled(chat, prompt, request.params.top_logprobs, on_chunk)
         from vllm.exceptions import VLLMClientError, VLLMServerError
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -222,7 +224,7 @@ def _sampling(request: Request, max_tokens: int, *, stream: bool = False) -> Any
         max_tokens=max_tokens,
         seed=request.seed,
         structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
-        logprobs=0 if params.logprobs else None,
+        logprobs=params.top_logprobs if params.logprobs else None,
         flat_logprobs=params.logprobs,
         detokenize=stream,  # a whole text is decoded at once, in the end
         output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
@@ -232,10 +234,11 @@ def _sampling(request: Request, max_tokens: int, *, stream: bool = False) -> Any
 class _Sampled:
     """What came of a request so far."""
 
-    def __init__(self, chat: Chat, prompt: Rendered, on_chunk: OnChunk | None) -> None:
-        self.chat, self.prompt, self.on_chunk = chat, prompt, on_chunk
+    def __init__(self, chat: Chat, prompt: Rendered, top: int, on_chunk: OnChunk | None) -> None:
+        self.chat, self.prompt, self.top, self.on_chunk = chat, prompt, top, on_chunk
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
+        self.confidences: list[float] = []
         self.finish_reason, self.cached = "", 0
 
     async def read(self, outputs: AsyncIterator[Any]) -> None:
@@ -244,10 +247,15 @@ class _Sampled:
             self.tokens += piece.token_ids
             self.cached = output.num_cached_tokens or self.cached
             self.finish_reason = piece.finish_reason or ""
+            sure: list[float] = []
             if piece.logprobs is not None:
-                self.logprobs += [piece.logprobs.logprobs[i] for i in piece.logprobs.start_indices]
+                places, flat = piece.logprobs.start_indices, piece.logprobs.logprobs
+                self.logprobs += [flat[i] for i in places]
+                if self.top:  # after the chosen token come the likeliest, it itself perhaps once more
+                    sure = [confidence(flat[i + 1 : i + 1 + self.top]) for i in places]
+                    self.confidences += sure
             if self.on_chunk is not None and piece.token_ids:
-                self.on_chunk(Chunk(text=piece.text, tokens=len(piece.token_ids)))
+                self.on_chunk(Chunk(text=piece.text, tokens=len(piece.token_ids), confidences=tuple(sure)))
 
     def completion(self) -> Completion:
         if self.finish_reason not in ("stop", "length"):
@@ -263,29 +271,5 @@ class _Sampled:
             clamped=self.prompt.clamped,
             mean_logprob=mean,
             window_logprobs=windows,
+            confidences=tuple(self.confidences) if self.top else None,
         )
-
-
-@contextlib.contextmanager
-def _output_to(handle: int) -> Iterator[None]:
-    """What this process and the children it starts meanwhile print goes to a file: engines write to the terminal.
-
-    The children do not hear a Ctrl-C either: it is for the run to end them.
-    """
-    resource_tracker.ensure_running()  # it unblocks the signal when it starts
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, and of what it starts
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, old in zip((1, 2), kept, strict=True):
-            os.dup2(old, number)
-            os.close(old)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -27,7 +27,8 @@ Draw = tuple[int, SampleName]
 class Live:
     """Launches draws as slots come free. every: hand out running trajectories each time they have so many more tokens.
 
-    seen: the finished ones handed out. discarded: tokens of all others, valid once closed.
+    seen: the finished ones handed out. clock: tokens of the longest one handed out, running or finished. aborted,
+    discarded: how many were not waited for, and their tokens; valid once closed.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Live:
         self.seen: list[Trajectory] = []
         self.aborted = 0
         self.discarded = 0
+        self.clock = 0
         self._dispatcher, self._prompt, self._draws, self._params = dispatcher, prompt, draws, params
         self._priority, self._partial, self._every = priority, partial, every
         self._flights: dict[int, Flight] = {}
@@ -74,6 +76,8 @@ class Live:
             self._events.put_nowait((index, False))
 
     def _land(self, index: int, joined: bool, task: asyncio.Task[Trajectory]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._dispatcher.charged += task.result().completion.generated_tokens
         self._dispatcher.slots.release()
         self._events.put_nowait((index, joined))
 
@@ -90,6 +94,7 @@ class Live:
             if flight is None:
                 continue  # aborted, or finished before its last mark was looked at
             if not flight.task.done():
+                self.clock = max(self.clock, flight.tokens)
                 return Trajectory(id=flight.name.id, index=index, completion=flight.so_far(), running=True)
             del self._flights[index]
             try:
@@ -98,7 +103,7 @@ class Live:
                 self._dispatcher.leave(flight)
             trajectory = replace(trajectory, index=index, reused=trajectory.reused or joined)
             self.seen.append(trajectory)
-            self._dispatcher.charged += trajectory.completion.generated_tokens
+            self.clock = max(self.clock, trajectory.completion.generated_tokens)
             return trajectory
         raise StopAsyncIteration
 
@@ -118,7 +123,8 @@ class Live:
         await asyncio.wait([self._launcher, *(flight.task for flight in left if flight.waiters == 0)])
         self.aborted = len(left)
         self.discarded = sum(flight.spent for flight in left)
-        self._dispatcher.charged += self.discarded
+        finished = {flight.name.id for flight in left if flight.task.done() and not flight.task.cancelled()}
+        self._dispatcher.charged += sum(flight.spent for flight in left if flight.name.id not in finished)
 
 
 class Replayed:
@@ -136,6 +142,7 @@ class Replayed:
         self.seen: list[Trajectory] = []
         self.aborted = 0
         self.discarded = 0
+        self.clock = 0
         self._running: dict[int, Trajectory] = {}
         self._events: list[tuple[float, int, int, int]] = []  # when, finished (1) or running (0), rank, index
         found = [(rows[name.id].seq, index, rows[name.id]) for index, name in draws if name.id in rows]
@@ -154,7 +161,6 @@ class Replayed:
                 self._running[index] = never_sampled(name, index, rows.get(name.id))
                 self._events.append((float("inf"), 1, index, index))
         heapq.heapify(self._events)
-        self._clock = 0.0
 
     def __aiter__(self) -> Replayed:
         return self
@@ -165,7 +171,7 @@ class Replayed:
             trajectory = self._running.get(index)
             if trajectory is None:
                 continue  # aborted
-            self._clock = max(self._clock, when if trajectory.error is None else 0.0)
+            self.clock = max(self.clock, int(when) if trajectory.error is None else 0)
             if not finished:
                 return replace(trajectory, completion=cut(trajectory.completion, int(when)), running=True)
             del self._running[index]
@@ -187,7 +193,7 @@ class Replayed:
 
     def _discard(self, trajectory: Trajectory) -> None:
         tokens = trajectory.completion.generated_tokens
-        spent = tokens if trajectory.error else int(min(tokens, self._clock))
+        spent = tokens if trajectory.error else min(tokens, self.clock)
         self.aborted += 1
         self.discarded += spent
         self._dispatcher.charged += spent

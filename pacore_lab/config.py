@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import difflib
 import functools
+import itertools
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -18,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -26,9 +29,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from pacore_lab.errors import ConfigError, LabError
-from pacore_lab.interfaces import Grader, ProblemSet, PromptBuilder
+from pacore_lab.interfaces import Grader, ProblemSet, PromptBuilder, Strategy
 from pacore_lab.names import digest
 from pacore_lab.run import Role, Run
+from pacore_lab.types import Model
 
 P = ParamSpec("P")
 _ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +77,7 @@ def build(config: DictConfig) -> Run:
     known = {field.name for field in fields(Config)}
     for key in sorted(known ^ {str(key) for key in config}):
         raise ConfigError(_unknown_key(key) if key in config else f"{key} was taken away; leave out ~{key}")
+    _complete_roles(config)
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ConfigError(f"{missing[0]} is not set; give it on the command line: {missing[0]}=VALUE")
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -82,7 +87,8 @@ def build(config: DictConfig) -> Run:
     distinct = digest(settings)[:8]
     # Of the backend, a resumption has to match the kind only: what else decides the samples is in its fingerprint.
     settings["backend"] = settings["backend"]["_target_"]
-    roles = _roles(config, settings)
+    for name, role in settings["roles"].items() if "roles" in settings else ():
+        settings["roles"][name] = {**role, "backend": role["backend"]["_target_"]}
     choices, overrides = _choices()
     parts = {
         key: instantiate(config[key], _convert_="all") for key in ("strategy", "backend", "model", "problems", "grader")
@@ -101,7 +107,7 @@ def build(config: DictConfig) -> Run:
         limit=settings["limit"],
         pool=settings["pool"],
         concurrency=places["concurrency"],
-        roles=roles,
+        roles={str(name): Role(**instantiate(config.roles[name], _convert_="all")) for name in config.roles},
         budget=places["budget"],
         finish_aborted=places["finish_aborted"],
         out=Path(out),
@@ -111,21 +117,15 @@ def build(config: DictConfig) -> Run:
     )
 
 
-def _roles(config: DictConfig, settings: dict[str, Any]) -> dict[str, Role]:
-    """A role's model, on a backend like the run's, or one of its own. Into `settings` go what its results depend on."""
-    found = {}
-    for name in config.roles:
-        given = config.roles[name]
-        node = OmegaConf.create({"model": config.model, "backend": config.backend})
-        if strange := sorted(set(given) - set(node)):
+def _complete_roles(config: DictConfig) -> None:
+    """A role that names no model has the run's, one that names no backend has one like the run's, for its model."""
+    OmegaConf.set_struct(config.roles, False)
+    for name, role in config.roles.items():
+        if strange := sorted(set(role) - {"model", "backend"}):
             raise ConfigError(f"there is no key roles.{name}.{strange[0]}; a role has model and backend")
-        node._set_parent(config)  # ${seed} and its like
-        for key in given:
-            node[key] = given[key]
-        found[str(name)] = Role(**instantiate(node, _convert_="all"))
-        model: Any = OmegaConf.to_container(node.model, resolve=True)
-        settings["roles"][name] = {"model": model, "backend": node.backend["_target_"]}
-    return found
+        for key in ("model", "backend"):
+            if key not in role:
+                role[key] = config[key]  # with its interpolations, which are relative to the role from here on
 
 
 def regrading(settings: Mapping[str, Any], words: Sequence[str]) -> tuple[Grader, dict[str, Any], ProblemSet]:
@@ -152,6 +152,47 @@ def regrading(settings: Mapping[str, Any], words: Sequence[str]) -> tuple[Grader
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     grader = instantiate(config, _convert_="all")
     return grader, resolved, instantiate(settings["problems"], _convert_="all")
+
+
+def bank(settings: Mapping[str, Any]) -> tuple[Model, ProblemSet, Grader]:
+    """What a finished run sampled from, asked and graded by; settings: the run's."""
+    model, problems, grader = (instantiate(settings[key], _convert_="all") for key in ("model", "problems", "grader"))
+    return model, problems, grader
+
+
+def policies(settings: Mapping[str, Any], spelled: Sequence[str], grader: Grader) -> list[tuple[str, Strategy]]:
+    """The strategies that words as of run.py's command line spell, each with its name; comma-separated values: several.
+
+    They compare answers by `grader`, whatever else they take from the config is as in `settings`. Raises ConfigError.
+    """
+    found = []
+    with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
+        for words in spelled:
+            for choice in _choices_of(shlex.split(words)):
+                config = compose("config", list(choice))
+                OmegaConf.set_struct(config, False)
+                config._set_flag("allow_objects", True)
+                config.merge_with({key: settings[key] for key in ("seed", "model", "problems")})
+                config.grader = grader
+                if missing := sorted(OmegaConf.missing_keys(config.strategy)):
+                    raise ConfigError(f"strategy.{missing[0]} is not set; give it: strategy.{missing[0]}=VALUE")
+                name = " ".join(word.removeprefix("strategy=").removeprefix("strategy.") for word in choice)
+                found.append((name, instantiate(config.strategy, _convert_="all")))
+    return found
+
+
+def _choices_of(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every combination of the words' comma-separated values, the last word's changing fastest. Raises ConfigError."""
+    options: list[list[str]] = []
+    for override in OverridesParser.create().parse_overrides(spelt(words)):
+        key = override.get_key_element()
+        if not key.startswith("strategy"):
+            raise ConfigError(f"{override.input_line}: a policy is made of strategy=, strategy/PART= and strategy.key=")
+        sweeping = override.is_sweep_override()
+        options.append(
+            [f"{key}={v}" for v in override.sweep_string_iterator()] if sweeping else [str(override.input_line)]
+        )
+    return list(itertools.product(*options))
 
 
 def prompt_builder(settings: Mapping[str, Any]) -> PromptBuilder:
@@ -207,10 +248,15 @@ def command(main: Callable[[], None]) -> None:
     (`backend.extra_body={top_k: 20}`), for which Hydra wants `++`, and `model@roles.judge=NAME` (or `backend@...`)
     gives a role its model.
     """
-    words = [re.sub(r"^strategy/schedule=(?=\[)", "strategy.schedule.widths=", word) for word in sys.argv[1:]]
-    words = [re.sub(r"^(model|backend)@roles\.(\w+)=", r"+\1@roles.\2.\1=", word) for word in words]
-    sys.argv[1:] = [re.sub(r"^(?=\w+(\.\w+)+=\{)", "++", word) for word in words]
+    sys.argv[1:] = spelt(sys.argv[1:])
     one_line_errors(main)()
+
+
+def spelt(words: Sequence[str]) -> list[str]:
+    """The command line as Hydra wants it."""
+    words = [re.sub(r"^strategy/schedule=(?=\[)", "strategy.schedule.widths=", word) for word in words]
+    words = [re.sub(r"^(model|backend)@roles\.(\w+)=", r"+\1@roles.\2.\1=", word) for word in words]
+    return [re.sub(r"^(?=\w+(\.\w+)+=\{)", "++", word) for word in words]
 
 
 def explain(error: BaseException) -> str:

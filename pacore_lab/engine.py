@@ -110,6 +110,7 @@ def _conclude(run: Run, folder: results.RunFolder, seconds: float, *, single: bo
     """Table, summary and report, from the lines on disk: those of earlier, interrupted runs included."""
     rows = analysis.summarise(folder.lines(), run.name)
     counts = analysis.tally(folder.lines())
+    compacted = analysis.compactions(folder.lines())
     summary = {
         "strategy": run.name,
         "rows": [asdict(row) for row in rows],
@@ -121,6 +122,7 @@ def _conclude(run: Run, folder: results.RunFolder, seconds: float, *, single: bo
         },
         "reasons": [{"kind": k, "reason": r, "count": n} for (k, r), n in counts.reasons.most_common()],
         "warnings": [{"kind": k, "warning": w, "count": n} for (k, w), n in counts.warnings.most_common()],
+        "compaction": [asdict(each) for each in compacted],
         "seconds": seconds,
     }
     results.write_json(folder.path / "summary.json", summary)
@@ -134,7 +136,7 @@ def _conclude(run: Run, folder: results.RunFolder, seconds: float, *, single: bo
     page = report.write_report(folder.path, rows, meta, folder.lines())
     if single:
         terminal.print_answer(next(folder.lines())["final_response"])
-    terminal.print_table(rows, counts, report=page, results=folder.results)
+    terminal.print_table(rows, counts, compacted=compacted, report=page, results=folder.results)
     failed = [count for (kind, _), count in counts.reasons.items() if kind == "episode"]
     if sum(failed) == counts.episodes:
         reason = next(reason for (kind, reason), _ in counts.reasons.most_common() if kind == "episode")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pacore_lab.compaction import passed_on
 from pacore_lab.interfaces import Grader
 from pacore_lab.names import digest
 from pacore_lab.sampler import Drawn, EpisodeSampler
@@ -35,6 +36,7 @@ async def line_of(
     if solution and not solution.answers and all(drawn[key].error for key in rounds[-1].trajectories):
         error = solution.reason
     answers = solution.answers if solution and error is None else ()
+    trajectories |= {answer.id: answer for answer in answers}  # a strategy may have completed what a probe said
     final = answers[0] if answers else None
     reason = f"failed: {error}" if error is not None or solution is None else f"no answer: {solution.reason}"
     first = [trajectory for key, trajectory in trajectories.items() if drawn[key].first]
@@ -55,7 +57,12 @@ async def line_of(
         "reason": reason if final is None else "",
         "messages": [[asdict(message) for message in done.messages] for done in rounds],
         "trajectories": [[_facts(trajectories[key], drawn[key]) for key in done.trajectories] for done in rounds],
-        "others": [_facts(trajectories[key], drawn[key]) for key in drawn if key not in shown],
+        "others": [
+            {**_facts(trajectories[key], drawn[key]), **_response(trajectories[key])}
+            for key in drawn
+            if key not in shown
+        ],
+        "compaction": await passed_on(rounds, trajectories, grader) if solution else [],
         "notes": list(solution.notes) if solution else [],
         "claim": sampler.claimed,
         "tokens": {**asdict(sampler.account), "ttc": sampler.account.ttc},

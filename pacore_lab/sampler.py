@@ -64,10 +64,11 @@ class EpisodeSampler:
 
     A prompt's samples have consecutive indices over all calls of an episode: a strategy that asks for 1 + 1 + 2
     gets the same trajectories as one that asks for 4. The round of a call is one more than the number of finished
-    calls it could have waited for. With `pool=N`, samples of the prompt that the episode begins with are drawn without
-    replacement from N trajectories that all repeats of the problem share (§3.2 of arXiv 2601.05593), by a generator
-    seeded with (seed, problem, repeat); pool members nobody draws are never sampled, which changes nothing for those
-    drawn. Later calls that go beyond the pool draw trajectories of the repeat's own.
+    calls it could have waited for, a stream that is still open counting as one. With `pool=N`, samples of the prompt
+    that the episode begins with are drawn without replacement from N trajectories that all repeats of the problem share
+    (§3.2 of arXiv 2601.05593), by a generator seeded with (seed, problem, repeat); pool members nobody draws are never
+    sampled, which changes nothing for those drawn. Later calls that go beyond the pool draw trajectories of the
+    repeat's own.
     roles: the dispatchers of roles with models of their own. claims: where `claim` is settled.
     """
 
@@ -91,6 +92,7 @@ class EpisodeSampler:
         self._asked: Counter[tuple[str, str]] = Counter()
         self._first: tuple[str, str] | None = None
         self._depth = 0
+        self._streams: list[tuple[int, int, Live | Replayed]] = []  # open ones: round, where their path began
         self._pool: list[int] | None = None
         if pool is not None:
             key = int(digest([seed, problem, repeat]), 16)
@@ -141,7 +143,8 @@ class EpisodeSampler:
         params = dispatcher.params
         if max_tokens is not None:
             params = replace(params, max_tokens=min(max_tokens, params.max_tokens or max_tokens))
-        depth, start = self._depth + 1, self.account.critical_path
+        depth = max(self._depth, *(within for within, _, _ in self._streams), 0) + 1
+        start = max(self.account.critical_path, *(begun + stream.clock for _, begun, stream in self._streams), 0)
         key = (dispatcher.backend.fingerprint, digest(prompt))
         draws = self._draws(key, n, canonical(params))
         arrivals: Live | Replayed | None = None
@@ -156,9 +159,14 @@ class EpisodeSampler:
         if arrivals is None:
             priority = dispatcher.priority(depth)
             arrivals = Live(dispatcher, prompt, draws, params=params, priority=priority, partial=partial, every=every)
+        stream = (depth, start, arrivals)
+        if partial:
+            self._streams.append(stream)
         try:
             yield arrivals
         finally:
+            if partial:
+                self._streams.remove(stream)
             try:
                 await arrivals.close()
             finally:
@@ -191,13 +199,13 @@ class EpisodeSampler:
             account.prompt += done.prompt_tokens
             account.generated += done.generated_tokens
             account.cached += done.cached_tokens
-            account.critical_path = max(account.critical_path, start + done.generated_tokens)
             account.failed += trajectory.error is not None
             account.reused += trajectory.reused
             account.sampled += not trajectory.reused and trajectory.error is None
             self.drawn.append(
                 Drawn(depth, trajectory.id, trajectory.index, trajectory.error, trajectory.reused, role, first)
             )
+        account.critical_path = max(account.critical_path, start + arrivals.clock)
         account.discarded += arrivals.discarded
         account.aborted += arrivals.aborted
         if role is not None:

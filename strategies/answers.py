@@ -14,10 +14,13 @@ from pacore_lab.votes import winners
 
 async def classified(trajectories: Sequence[Trajectory], grader: Grader) -> list[Trajectory]:
     """The same trajectories with `answer` and `answer_class` set; classes are numbered in the order given."""
-    answers = [grader.extract(trajectory) for trajectory in trajectories]
+    known = [trajectory.answer for trajectory in trajectories]
+    answers = [answer or grader.extract(each) for each, answer in zip(trajectories, known, strict=True)]
     classes = await grader.classes(answers)
     return [
-        replace(trajectory, answer=answer, answer_class=name)
+        trajectory
+        if (trajectory.answer, trajectory.answer_class) == (answer, name)  # known from a shorter list already
+        else replace(trajectory, answer=answer, answer_class=name)
         for trajectory, answer, name in zip(trajectories, answers, classes, strict=True)
     ]
 

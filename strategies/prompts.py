@@ -28,11 +28,24 @@ Now, based on the original problem and reference responses above, please provide
 """  # noqa: E501
 
 UNNUMBERED = PUBLISHED.replace("Reference {{ loop.index }}:", "Reference:")
+UNLABELLED = PUBLISHED.replace("Reference {{ loop.index }}:\n", "")
+COUNTED = PUBLISHED.replace(
+    "Reference {{ loop.index }}:",
+    "Reference {{ loop.index }} ({{ counts[loop.index0] }} of {{ total }} responses):",
+)
+CRITICISED = PUBLISHED.replace(
+    "please provide your own comprehensive solution.",
+    "first criticize each reference in turn: say which of its steps are right, which are wrong or unproven, and why. "
+    "Then provide your own comprehensive solution.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """Renders `template` (Jinja2; `original_prompt`, `ref_responses`) into the last user turn; all else stays.
+    """Renders `template` (Jinja2) into the last user turn; all else stays.
+
+    It is given `original_prompt`, `ref_responses` (the messages' texts), `counts` (of how many trajectories each was
+    made) and `total` (of how many all of them were).
 
     Model text is data there: a response that holds `{{ x }}` arrives literally. Without messages the problem goes
     in unmodified. Of a list-shaped turn, the text parts are the problem, other parts are kept behind the text.
@@ -53,7 +66,10 @@ class Template:
         if last is None:
             raise ValueError(f"problem {problem.id} has no user turn to put the references into")
         text = self._compiled.render(
-            original_prompt=text_of(turns[last]["content"]), ref_responses=[message.text for message in messages]
+            original_prompt=text_of(turns[last]["content"]),
+            ref_responses=[message.text for message in messages],
+            counts=[len(message.sources) for message in messages],
+            total=len({source for message in messages for source in message.sources}),
         )
         turns[last] = _with_text(turns[last], text)
         return tuple(turns)
@@ -74,3 +90,18 @@ def published() -> Template:
 def unnumbered() -> Template:
     """The published prompt with the references' numbers left out."""
     return Template(template=UNNUMBERED)
+
+
+def unlabelled() -> Template:
+    """The published prompt with nothing but an empty line before each reference."""
+    return Template(template=UNLABELLED)
+
+
+def with_counts() -> Template:
+    """The published prompt with each reference's share of the trajectories: strategy/compaction=dedupe joins those."""
+    return Template(template=COUNTED)
+
+
+def critique() -> Template:
+    """The published prompt, asking for a critique of each reference before the solution."""
+    return Template(template=CRITICISED)

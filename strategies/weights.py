@@ -52,6 +52,17 @@ class Confidence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TraceConfidence:
+    """The mean confidence of its tokens (DeepConf, arXiv 2508.15260, section 3.1; `Completion.confidences`)."""
+
+    needs = frozenset({"logprobs", "top_logprobs"})
+
+    def __call__(self, trajectory: Trajectory) -> float:
+        known = trajectory.completion.confidences
+        return _known(math.fsum(known) / len(known) if known else None, trajectory)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Length:
     """generated tokens ** power: -1 trusts short trajectories, 1 long ones, 0 counts heads."""
 

@@ -52,7 +52,7 @@ class RecordingServer:
         may be a coroutine function. Text is sent as one body or, if the payload asks for it, as a stream of words.
     delay: seconds before the first byte, or a function of (payload, n). chunk_delay: seconds between chunks.
     models: what GET /v1/models lists, with `max_model_len` and `entry`; None: a server without it (404); or makes a
-        Response. pages: further paths and the JSON there.
+        Response. pages: further paths and the JSON there, or a coroutine function of the request that gives it.
     split: the field that takes the part before `</think>` ("reasoning", "reasoning_content"); None: inline.
     usage: whether token counts (words, here) are reported.
     record: a file to which every payload is appended as a line of JSON.
@@ -96,7 +96,7 @@ class RecordingServer:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._models)
         for path in self.pages:
-            app.router.add_get(path, self._page)
+            app.router.add_route("*", path, self._page)
         self.closing = False
         self.runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self.runner.setup()
@@ -141,6 +141,8 @@ class RecordingServer:
 
     async def _page(self, request: web.Request) -> web.Response:
         content = self.pages[request.path]
+        if callable(content):
+            content = await content(request)
         return content if isinstance(content, web.Response) else web.json_response(content)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:

@@ -104,6 +104,18 @@ MISTAKES = [
     ("repeats=0", "repeats is 0"),
     ("limit=0", "limit is 0"),
     ("pool=0", "pool is 0"),
+    ("budget=0", "budget is 0"),
+    ("model@roles.judge=rlvr_tiny", "its roles are explore, synthesize"),
+    ("strategy=single model@roles.judge=rlvr_tiny", "it asks none"),
+    ("model@roles.explore=nope", "nope"),
+    ("+roles.explore.modle=1", "roles.explore.modle"),
+    ("strategy=allocated strategy.mean=4", "strategy.mean is 4"),
+    ("strategy/schedule=quorum strategy.schedule.share=0", "strategy.schedule.share is 0"),
+    ("strategy/schedule=agreement_stop strategy.schedule.batch=0", "strategy.schedule.batch is 0"),
+    ("strategy/schedule=agreement_stop strategy.schedule.then=x", "strategy.schedule.then is 'x'"),
+    ("strategy/schedule=skip_agreed grader=multichallenge grader.judge.model.name=x", "compared"),
+    ("backend=replay", "backend.run is not set"),
+    ("backend=replay backend.run=../bank", "holds no run"),
     ("strategy.schedule.widths=[0]", "strategy.schedule.widths is [0]"),
     ("strategy.schedule.widths=[4,-1]", "strategy.schedule.widths is [4, -1]"),
     ("strategy.schedule.widths=abc", "strategy.schedule.widths is 'abc'"),
@@ -112,8 +124,11 @@ MISTAKES = [
     ("strategy=majority_vote strategy.k=0", "strategy.k is 0"),
     ("strategy/compaction=random_k strategy.compaction.k=0", "strategy.compaction.k is 0"),
     ("strategy/compaction=last_tokens model.path=null", "strategy.compaction.tokenizer"),
+    ("strategy=best_of_n strategy/scorer=process_reward", "strategy.scorer.path is not set"),
+    ("strategy=best_of_n strategy/scorer=process_reward strategy.scorer.path=/x", "strategy.scorer.path=/x cannot"),
+    ("strategy=best_of_n", "set model.logprobs=true"),
     ("model.temperature=-1", "model.temperature is -1"),
-    ("model.logprobs=true", "model.logprobs"),
+    ("model.top_logprobs=5", "needs model.logprobs=true"),
     ("grader.timeout=0", "grader.timeout is 0"),
     ("problems=arithmetic problems.operations=[div]", "div"),
     ("~seed", "seed"),
@@ -212,7 +227,18 @@ NEEDED = {
     "problems=jsonl": ["problems.path=../good.jsonl"],
     "problems=ask": ["problems.question=why"],
     "model=custom": ["model.name=x"],
+    "backend=replay": ["backend.run=../bank"],
     "strategy/compaction=last_tokens": ["strategy.compaction.tokenizer=null"],
+    "strategy/scorer=process_reward": ["strategy.scorer.path=/nope"],
+}
+WHOSE = {
+    "strategy/weight": ["strategy=majority_vote"],
+    "strategy/scorer": ["strategy=best_of_n"],
+    "strategy/rule": ["strategy=adaptive_consistency"],
+}
+REFUSED = {
+    "strategy/compaction=last_tokens": "tokenizer is not set",
+    "strategy/scorer=process_reward": "strategy.scorer.path=/nope cannot be loaded",
 }
 
 
@@ -226,14 +252,13 @@ def composed(*overrides: str) -> DictConfig:
 def test_every_option_composes_and_instantiates(group: str, option: str) -> None:
     """A YAML that lost touch with its class; an argument that no YAML shows."""
     choice = f"{group}={option}"
-    whose = ["strategy=majority_vote"] if group == "strategy/weight" else []
-    cfg = composed(*whose, choice, *NEEDED.get(choice, []))
+    cfg = composed(*WHOSE.get(group, []), choice, *NEEDED.get(choice, []))
     if group != "experiment":
         node = OmegaConf.select(cfg, group.replace("/", "."))
         names = set(inspect.signature(get_object(node["_target_"])).parameters)
         assert set(node) - {"_target_"} == names
-    if choice == "strategy/compaction=last_tokens":
-        with pytest.raises(config.HydraException, match="tokenizer is not set"):
+    if choice in REFUSED:
+        with pytest.raises(config.HydraException, match=REFUSED[choice]):
             config.build(cfg)
         return
     run = config.build(cfg)

@@ -73,7 +73,12 @@ class Engine:
             os.kill(os.getpid(), 9)
         self.tokenizer_manager.names.add(rid)
         words, meta = [], {"prompt_tokens": len(asked["input_ids"]), "cached_tokens": 3, "finish_reason": None}
+        if asked["top_logprobs_num"]:
+            meta["output_top_logprobs"] = []
         while len(words) < min(most, seed):
+            if asked["top_logprobs_num"]:
+                place = [(-len(words) - i, i, None) for i in range(asked["top_logprobs_num"])]
+                meta["output_top_logprobs"].append(place)
             words.append(f"w{len(words)} ")
             await asyncio.sleep(0.005)
             if rid in self.tokenizer_manager.aborted:
@@ -200,6 +205,20 @@ async def test_chunks_add_up(stand_in: dict[str, str]) -> None:
         done = await made.complete(asking(seed=10), chunks.append)
     assert "".join(chunk.text for chunk in chunks) == done.content
     assert [chunk.tokens for chunk in chunks] == [4, 4, 2]
+
+
+async def test_confidences_of_chunks_and_of_the_whole(stand_in: dict[str, str]) -> None:
+    """SGLang's lists grow with the text: each chunk has what is new in them."""
+    chunks: list[Chunk] = []
+    async with running(stand_in) as made:
+        assert (made.capabilities.logprobs, made.capabilities.most_top_logprobs) == ("topk", 976)
+        streamed = await made.complete(asking(seed=10, logprobs=True, top_logprobs=3), chunks.append)
+        whole = await made.complete(asking(seed=10, logprobs=True, top_logprobs=3))
+        plain = await made.complete(asking(seed=10, logprobs=True))
+    assert [chunk.confidences for chunk in chunks] == [(1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0), (9.0, 10.0)]
+    assert streamed.confidences == whole.confidences == tuple(float(i) for i in range(1, 11))
+    assert plain.confidences is None
+    assert [asked["top_logprobs_num"] for asked in notes(stand_in, "asked")] == [3, 3, 0]
 
 
 async def test_many_at_once_keep_apart(stand_in: dict[str, str]) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacore_lab.errors import StoreError
-from pacore_lab.store import SampleName, Store, digest
+from pacore_lab.names import SampleName, digest
+from pacore_lab.store import Store
 from pacore_lab.types import Completion
 
 ROOT = Path(__file__).resolve().parent.parent

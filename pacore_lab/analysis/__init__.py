@@ -16,7 +16,7 @@ Random numbers come from a `seed` argument, 0 unless given.
 
 from pacore_lab.analysis.bootstrap import Nested, nested
 from pacore_lab.analysis.compactions import Compacted, Compactions, compactions
-from pacore_lab.analysis.compare import Difference, paired, sign_flip, table
+from pacore_lab.analysis.compare import Difference, paired, pairs, sign_flip, table
 from pacore_lab.analysis.counts import Tally, tally
 from pacore_lab.analysis.curves import Curve, Reached, cost_to_reach, curve, pareto
 from pacore_lab.analysis.intervals import (
@@ -67,6 +67,7 @@ __all__ = [
     "methods_of",
     "nested",
     "paired",
+    "pairs",
     "pareto",
     "pass_at_k",
     "pass_rates",

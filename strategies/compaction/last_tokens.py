@@ -1,4 +1,4 @@
-"""The tail of each trajectory, thinking included (as Markovian RSA carries it, arXiv 2509.26626)."""
+"""The tail of each trajectory, thinking included (as Markovian RSA carries it, 4,096 of them: arXiv 2605.05365)."""
 
 from __future__ import annotations
 

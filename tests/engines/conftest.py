@@ -108,7 +108,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def engine(kind: str) -> AsyncIterator[Backend]:
     """The engine under test, started once."""
-    backend = ENGINES[kind](model())
+    backend = ENGINES[kind](model(logprobs=True, top_logprobs=20))
     try:
         await backend.start()
         yield backend

@@ -155,7 +155,7 @@ async def test_seeds_as_declared(engine: Backend) -> None:
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.03}, {"top_p": 0.8}, {"temperature": 0.06, "top_p": 0.5}])
 async def test_logprobs_are_the_models_own(engine: Backend, params: dict[str, float]) -> None:
     """Before temperature and top-p, whatever they are; as mean and per window of 64."""
-    assert engine.capabilities.logprobs == "chosen"
+    assert engine.capabilities.logprobs == "topk"
     done = [await engine.complete(asking(seed=seed, logprobs=True, **params)) for seed in range(3)]
     for item in done:
         expected = logprobs_of((QUESTION,), item)
@@ -163,6 +163,77 @@ async def test_logprobs_are_the_models_own(engine: Backend, params: dict[str, fl
         windows = [expected[i : i + 64] for i in range(0, len(expected), 64)]
         assert item.window_logprobs == pytest.approx([sum(w) / len(w) for w in windows], abs=5e-3)
     assert (await engine.complete(asking())).mean_logprob is None
+
+
+def confidences_of(prompt: Sequence[ChatMessage], completion: Completion, top: int) -> list[float]:
+    """As `logprobs_of`: minus the mean log-probability of the `top` likeliest tokens in each place."""
+    import torch
+
+    asked, answer = tokens_of(prompt), tokenizer()(completion.content, add_special_tokens=False)["input_ids"]
+    places = slice(len(asked) - 1, len(asked) - 1 + completion.generated_tokens)
+    with torch.inference_mode():
+        logits = net()(torch.tensor([asked + answer])).logits[0, places].double()
+    return (-torch.log_softmax(logits, -1).topk(top).values.mean(-1)).tolist()
+
+
+async def test_confidences_are_those_of_the_likeliest_tokens(engine: Backend) -> None:
+    """Of so many tokens, the chosen one among them only where it is one of the likeliest.
+
+    Nearly uniform draws: nine of ten chosen tokens are not among the likeliest, and an engine may list them with these.
+    """
+    assert engine.capabilities.logprobs == "topk"
+    quiet = [asking(temperature=0.0, logprobs=True, top_logprobs=5), asking(logprobs=True, top_logprobs=20)]
+    odd = [rambling(seed, logprobs=True, top_logprobs=top, max_tokens=3) for seed in range(40) for top in (1, 20)]
+    checked = 0
+    for request in [*quiet, *odd]:
+        done = await engine.complete(request)
+        assert done.confidences is not None
+        assert len(done.confidences) == done.generated_tokens
+        if encodes_back(done):
+            chosen = logprobs_of((QUESTION,), done)
+            if done.mean_logprob == pytest.approx(sum(chosen) / len(chosen), abs=2e-3):  # so these tokens were drawn
+                checked += 1
+                expected = confidences_of((QUESTION,), done, request.params.top_logprobs)
+                assert done.confidences == pytest.approx(expected, abs=3e-3)
+    assert checked >= 20
+    plain = await engine.complete(replace(quiet[0], params=replace(quiet[0].params, top_logprobs=0)))
+    assert plain.content == (await engine.complete(quiet[0])).content
+    assert plain.confidences is None
+
+
+async def test_chunks_carry_their_confidences(engine: Backend, kind: str) -> None:
+    """As many as tokens, so that a strategy can abort on them."""
+    for top in (1, 20):
+        request, chunks = asking(temperature=0.0, logprobs=True, top_logprobs=top), list[Chunk]()
+        whole = await engine.complete(request)
+        done = await engine.complete(request, chunks.append)
+        assert [len(chunk.confidences) for chunk in chunks] == [chunk.tokens for chunk in chunks]
+        streamed = [number for chunk in chunks for number in chunk.confidences]
+        assert whole.confidences is not None
+        assert len(streamed) >= len(whole.confidences) - 1
+        assert streamed == pytest.approx(whole.confidences[: len(streamed)], abs=1e-3)
+        assert done.confidences is not None
+        if kind == "sglang_server":  # of a token without a text of its own, as the end of the turn, it streams none
+            assert list(done.confidences) == streamed
+        else:
+            assert len(done.confidences) == done.generated_tokens
+
+
+async def test_prefill_goes_on_from_a_given_beginning(engine: Backend) -> None:
+    """As if the model had said it: not as a finished turn, and not with what a template makes of one."""
+    assert engine.capabilities.prefill
+    whole = (await engine.complete(asking(temperature=0.0, max_tokens=60))).content
+    pieces = tokenizer()(whole, add_special_tokens=False)["input_ids"]
+    for cut in (0, 1, 17, len(pieces) - 1):
+        begun, rest = tokenizer().decode(pieces[:cut]), tokenizer().decode(pieces[cut:])
+        prompt: tuple[ChatMessage, ...] = (QUESTION, {"role": "assistant", "content": begun})
+        done = await engine.complete(asking(prompt, temperature=0.0, max_tokens=60 - cut))
+        assert done.content == rest
+        assert done.prompt_tokens == len(tokens_of((QUESTION,))) + cut
+    thought: tuple[ChatMessage, ...] = (QUESTION, {"role": "assistant", "content": " <think>\nHm\n</think>\n\n 数 "})
+    text = tokenizer()(str(thought[1]["content"]), add_special_tokens=False)["input_ids"]
+    done = await engine.complete(asking(thought, max_tokens=2))
+    assert done.prompt_tokens == len(tokens_of((QUESTION,))) + len(text)
 
 
 async def test_chunks_add_up(engine: Backend, kind: str) -> None:

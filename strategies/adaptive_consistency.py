@@ -1,0 +1,38 @@
+"""Self-consistency that stops when it knows enough (arXiv 2305.11860, algorithm 1; 2401.10480, section 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pacore_lab.errors import require_count
+from pacore_lab.interfaces import Grader, Sampler, StopRule
+from pacore_lab.types import Problem, Round, Solution, Trajectory
+from strategies.answers import classified, elected, require_comparable
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveVote:
+    """`batch` samples at a time until `rule` says stop or `most` are there, then a vote over all that came.
+
+    Nothing is aborted, at the price of waiting for each batch. Adaptive consistency is batch=1 with a Beta or Dirichlet
+    rule; early-stopping self-consistency is batch=5 with windows of 5 that stop when unanimous.
+    Raises ValueError for arguments out of range and for a grader whose answers cannot be compared.
+    """
+
+    most: int
+    batch: int
+    rule: StopRule
+    grader: Grader
+    needs = frozenset({"answers"})
+
+    def __post_init__(self) -> None:
+        require_count("strategy.most", self.most)
+        require_count("strategy.batch", self.batch)
+        require_comparable(self.grader)
+
+    async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
+        found: list[Trajectory] = []
+        while len(found) < self.most and not self.rule([trajectory.answer_class for trajectory in found]):
+            batch = await sampler.sample(problem.messages, min(self.batch, self.most - len(found)))
+            found = await classified([*found, *batch], self.grader)
+        return elected(found, [Round.of(found)])

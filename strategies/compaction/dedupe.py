@@ -1,0 +1,37 @@
+"""One message per answer: what repeats an answer costs context and says little but how often it was given."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pacore_lab.interfaces import Compaction
+from pacore_lab.types import Message, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dedupe:
+    """Of the messages of `of` the first of each class of answers; its sources are all trajectories of that class.
+
+    So the number of sources is the count that `strategy/prompt=with_counts` shows. keep_invalid: whether trajectories
+    without an answer keep a message each, or have none.
+    """
+
+    of: Compaction
+    keep_invalid: bool
+    needs = frozenset({"answers"})
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
+        classes = {trajectory.id: trajectory.answer_class for trajectory in trajectories}
+        members: defaultdict[int | None, list[str]] = defaultdict(list)
+        for name, answer_class in classes.items():
+            members[answer_class].append(name)
+        kept: dict[int | str, Message] = {}
+        for message in self.of(trajectories):
+            answer_class = classes[message.sources[0]]
+            if answer_class is not None:
+                kept.setdefault(answer_class, replace(message, sources=tuple(members[answer_class])))
+            elif self.keep_invalid:
+                kept[message.sources[0]] = message
+        return tuple(kept.values())

@@ -1,0 +1,33 @@
+"""The messages of the trajectories a model was surest of (PDR's top-k, arXiv 2510.01123)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pacore_lab.errors import require_count
+from pacore_lab.interfaces import Compaction
+from pacore_lab.types import Message, Trajectory
+from strategies.majority_vote import Weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """The k messages of `of` with the largest weight, in their order; all of them where there are fewer.
+
+    by: weighs trajectories (`strategies.weights`); a message of several has the weight of its best. Of equal ones the
+    first are kept.
+    """
+
+    k: int
+    of: Compaction
+    by: Weight
+
+    def __post_init__(self) -> None:
+        require_count("strategy.compaction.k", self.k)
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
+        messages, known = self.of(trajectories), {trajectory.id: trajectory for trajectory in trajectories}
+        weights = [max(self.by(known[source]) for source in message.sources) for message in messages]
+        best = sorted(range(len(messages)), key=lambda place: -weights[place])[: self.k]
+        return tuple(messages[place] for place in sorted(best))

@@ -1,0 +1,27 @@
+"""A population of one size that is made anew in each loop, as recursive self-aggregation has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pacore_lab.errors import require_count
+from pacore_lab.types import Round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """`loops` rounds of `width` trajectories, the first included, and no last round of one: PaCoRe then takes a vote.
+
+    RSA (arXiv 2509.26626, section 3) has N = 16 and T = 10 and ends with a vote or a random member of the population.
+    """
+
+    width: int
+    loops: int
+
+    def __post_init__(self) -> None:
+        require_count("strategy.schedule.width", self.width)
+        require_count("strategy.schedule.loops", self.loops)
+
+    def __call__(self, rounds: Sequence[Round]) -> int | None:
+        return self.width if len(rounds) < self.loops else None

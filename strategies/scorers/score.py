@@ -1,0 +1,27 @@
+"""The seam between Best-of-N and what it goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pacore_lab.interfaces import Sampler
+from pacore_lab.types import Problem, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """value: finite, 0 or more, larger is better; None where there is none.
+
+    reason: why there is none, or what it lacks; a short constant text, so that it can be counted.
+    """
+
+    value: float | None
+    reason: str = ""
+
+
+class Scorer(Protocol):
+    async def __call__(self, problem: Problem, trajectories: Sequence[Trajectory], sampler: Sampler) -> list[Score]:
+        """The score of each; none of them failed or is without a conclusion."""
+        ...

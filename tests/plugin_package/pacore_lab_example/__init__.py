@@ -1,0 +1,1 @@
+"""Plug-ins for PaCoRe Lab; `conf/` holds their options."""

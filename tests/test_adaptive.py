@@ -1,0 +1,206 @@
+"""Schedules that look at the rounds so far, by hand and in whole episodes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pacore_lab.grading import NoGrader
+from pacore_lab.interfaces import Plan, Request, Schedule
+from pacore_lab.types import Problem, Round, Solution
+from strategies.adaptive import AgreementStop, ByDisagreement, Quorum, SkipAgreed, TokenBudget, disagreement
+from strategies.allocated import Allocated
+from strategies.compaction import Conclusion
+from strategies.orders import Published
+from strategies.pacore import PaCoRe
+from strategies.prompts import Template
+from strategies.schedules import Fixed
+from strategies.stopping import Beta, Share
+from tests.doubles import Scripted, dispatcher, episode, user
+
+PROBLEM = Problem(id="p", messages=user("2 + 2?"), answer="4")
+HIGH = Fixed(widths=[32, 4])
+UNANIMOUS = Share(least=2, share=1.0)
+
+
+def after(*rounds: str, tokens: int = 10) -> list[Round]:
+    """Finished rounds: a character per trajectory, its answer; "." for none."""
+    found = []
+    for answers in rounds:
+        classes = tuple(None if answer == "." else ord(answer) for answer in answers)
+        ids = tuple(str(place) for place in range(len(answers)))
+        found.append(Round(trajectories=ids, messages=(), classes=classes, tokens=tokens * len(answers)))
+    return found
+
+
+def test_quorum_is_a_share_of_the_width_and_spares_the_last_round() -> None:
+    schedule = Quorum(of=HIGH, share=0.75)
+    assert schedule([]) == Plan(width=32, quorum=24)
+    assert schedule(after("a" * 24)) == Plan(width=4, quorum=3)
+    assert schedule(after("a" * 24, "aaa")) == Plan(width=1)
+    assert schedule(after("a" * 24, "aaa", "a")) is None
+
+
+def test_agreed_rounds_end_it() -> None:
+    schedule = SkipAgreed(of=HIGH, rule=UNANIMOUS)
+    assert schedule([]) == 32
+    assert schedule(after("a" * 32)) is None
+    assert schedule(after("a" * 31 + "b")) == 4
+    assert schedule(after("a" * 31 + ".")) == 4  # no answer is no agreement
+    assert schedule(after("a" * 31 + "b", "aaaa")) is None
+    assert schedule(after("a" * 31 + "b", "aaab")) == 1
+    assert schedule(after("a" * 31 + "b", "aaab", "a")) is None
+
+
+def test_the_first_round_stops_by_its_rule_and_what_follows_is_said() -> None:
+    rule = Beta(threshold=0.95)
+    vote = AgreementStop(of=HIGH, rule=rule, batch=2)
+    assert vote([]) == Plan(width=32, stop=rule, batch=2)
+    assert vote(after("aaaa")) is None  # 1 - 0.5^5 = 0.969
+    assert vote(after("ab" * 16)) == 4
+    synthesize = AgreementStop(of=HIGH, rule=rule, batch=2, then="synthesize")
+    assert synthesize(after("aaaa")) == 1
+    assert synthesize(after("aaaa", "a")) is None
+    assert vote.needs == {"answers"}
+    assert AgreementStop(of=HIGH, rule=rule).needs == {"answers", "partial"}
+
+
+def test_the_next_width_is_the_share_that_disagrees() -> None:
+    schedule = ByDisagreement(first=4, most=16)
+    assert schedule([]) == 4
+    assert schedule(after("aabb")) == 8
+    assert schedule(after("aab.")) == 8
+    assert schedule(after("aaab")) == 4
+    assert schedule(after("aaaa")) == 1
+    assert schedule(after("....")) == 16
+    assert schedule(after("aabb", "a" * 8)) == 1
+    assert schedule(after("aaaa", "a")) is None
+    assert disagreement([None, 1, 1, 2]) == 0.5
+
+
+def test_a_token_budget_narrows_the_rounds_and_keeps_the_last_one() -> None:
+    schedule = TokenBudget(of=Fixed(widths=[4, 4]), tokens=80)
+    assert schedule([]) == Plan(width=4)
+    assert schedule(after("abcd", tokens=10)) == Plan(width=3)  # 40 left: 3 and the last one
+    assert schedule(after("abcd", tokens=5)) == Plan(width=4)
+    assert schedule(after("abcd", tokens=15)) == 1  # 20 left, 15 each: the last one alone
+    assert schedule(after("abcd", tokens=50)) == 1
+    assert schedule(after("abcd", "a", tokens=50)) is None
+
+
+SCHEDULES = [
+    Quorum(of=HIGH),
+    SkipAgreed(of=HIGH, rule=UNANIMOUS),
+    AgreementStop(of=HIGH, rule=Beta()),
+    AgreementStop(of=Quorum(of=HIGH), rule=Beta(), then="synthesize"),
+    ByDisagreement(first=4, most=8),
+    TokenBudget(of=HIGH, tokens=100),
+    TokenBudget(of=SkipAgreed(of=ByDisagreement(first=8, most=16), rule=UNANIMOUS), tokens=300),
+]
+
+
+@given(st.sampled_from(SCHEDULES), st.data())
+def test_every_schedule_ends_and_asks_for_no_empty_round(schedule: Schedule, data: st.DataObject) -> None:
+    rounds: list[Round] = []
+    while (plan := schedule(rounds)) is not None:
+        plan = Plan(width=plan) if isinstance(plan, int) else plan
+        assert plan.width >= 1
+        assert plan.quorum is None or 1 <= plan.quorum <= plan.width
+        answers = data.draw(st.text("ab.", min_size=plan.quorum or plan.width, max_size=plan.width))
+        rounds += after(answers, tokens=data.draw(st.integers(1, 40)))
+        assert len(rounds) <= 4
+
+
+@pytest.mark.parametrize("share", [0, 1.1, -1])
+def test_shares_out_of_range_are_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=r"strategy\.schedule\.share"):
+        Quorum(of=HIGH, share=share)
+
+
+def pacore(schedule: Schedule) -> PaCoRe:
+    parts = {"prompt": Template(), "order": Published(), "compaction": Conclusion()}
+    return PaCoRe(schedule=schedule, grader=NoGrader(), **parts)  # type: ignore[arg-type]
+
+
+async def solved(strategy: PaCoRe, answers: str, path: Path) -> tuple[Solution, Scripted, int]:
+    """With an engine whose n-th trajectory says answers[n], and takes n steps to do so."""
+
+    async def reply(request: Request, n: int) -> str:
+        for _ in range(2 * n):
+            await asyncio.sleep(0.002)
+        return f"\\boxed{{{answers[n]}}}"
+
+    backend = Scripted(reply)
+    async with dispatcher(backend, path, concurrency=64) as dispatch:
+        sampler = episode(dispatch)
+        solution = await strategy.solve(PROBLEM, sampler)
+        return solution, backend, sampler.account.aborted
+
+
+async def test_a_quorum_goes_on_and_aborts_the_rest(tmp_path: Path) -> None:
+    schedule = Quorum(of=Fixed(widths=[4]), share=0.5)
+    solution, backend, aborted = await solved(pacore(schedule), "aabbc", tmp_path)
+    assert [len(done.trajectories) for done in solution.rounds] == [2, 1]
+    assert [answer.content for answer in solution.answers] == ["\\boxed{c}"]
+    assert len(backend.cancelled) == aborted == 2
+
+
+async def test_agreement_in_batches_aborts_nothing(tmp_path: Path) -> None:
+    schedule = AgreementStop(of=Fixed(widths=[8]), rule=Share(least=3, share=0.7), batch=2)
+    solution, backend, aborted = await solved(pacore(schedule), "abbbbbbbb", tmp_path)
+    assert len(backend.requests) == 4
+    assert (aborted, backend.cancelled) == (0, [])
+    assert [answer.content for answer in solution.answers] == ["\\boxed{b}"]  # of a, b, b, b
+    assert len(solution.rounds) == 1
+
+
+async def test_agreement_over_a_stream_aborts_the_rest(tmp_path: Path) -> None:
+    schedule = AgreementStop(of=Fixed(widths=[8]), rule=Share(least=3, share=0.7))
+    solution, backend, aborted = await solved(pacore(schedule), "abbbbbbbb", tmp_path)
+    assert len(solution.rounds[0].trajectories) == 4
+    assert len(backend.cancelled) == aborted == 4
+
+
+async def test_a_schedule_that_ends_with_several_takes_their_vote(tmp_path: Path) -> None:
+    solution, _, _ = await solved(pacore(SkipAgreed(of=Fixed(widths=[3]), rule=UNANIMOUS)), "aaab", tmp_path)
+    assert [answer.content for answer in solution.answers] == ["\\boxed{a}"]
+    assert len(solution.rounds) == 1
+
+
+def test_parts_that_compare_answers_need_a_grader_that_does() -> None:
+    parts = {"prompt": Template(), "order": Published(), "compaction": Conclusion()}
+    with pytest.raises(ValueError, match=r"strategy\.grader is null"):
+        PaCoRe(schedule=SkipAgreed(of=HIGH, rule=UNANIMOUS), **parts)  # type: ignore[arg-type]
+
+
+async def test_a_budget_goes_where_answers_disagree(tmp_path: Path) -> None:
+    """Problem p: answers differ; problem q: all agree. What q brings in, p samples."""
+
+    def reply(request: Request, n: int) -> str:
+        same = "q" in str(request.prompt[0]["content"])
+        return "\\boxed{1}" if same else f"\\boxed{{{n}}}"
+
+    strategy = Allocated(
+        first=2,
+        mean=5,
+        prompt=Template(),
+        order=Published(),
+        compaction=Conclusion(),
+        grader=NoGrader(),
+    )
+    problems = [Problem(id="p", messages=user("p")), Problem(id="q", messages=user("q"))]
+    from pacore_lab.claims import Claims
+    from pacore_lab.sampler import EpisodeSampler
+
+    async with dispatcher(Scripted(reply), tmp_path) as dispatch:
+        claims = Claims((problem.id, 0) for problem in problems)
+        samplers = [EpisodeSampler(dispatch, seed=0, problem=p.id, repeat=0, claims=claims) for p in problems]
+        found = await asyncio.gather(*map(strategy.solve, problems, samplers))
+    assert [len(done.trajectories) for done in found[0].rounds] == [2 + 6, 1]
+    assert [len(done.trajectories) for done in found[1].rounds] == [2]
+    assert [answer.content for answer in found[1].answers] == ["\\boxed{1}"]
+    assert [sampler.claimed for sampler in samplers] == [(0.5, 3), (0.0, 3)]
