@@ -18,8 +18,8 @@ from pacore_lab.votes import winners
 class Passed:
     """What the messages of a round kept of its trajectories.
 
-    characters: of the trajectories that did not fail, reasoning and content. passed: of the messages; passed over
-    characters is the compaction ratio.
+    characters: of the trajectories that did not fail, reasoning and content. passed: of the messages made of them;
+    passed over characters is the compaction ratio.
     answers: trajectories with an answer. kept: those of them whose answer survived (`passed_on`).
     majority: share of the most frequent answers (several where they tie) that survived, from whichever trajectory. None
     where there is no answer, and where some were lost and the grader cannot tell which answers are the same.
@@ -51,7 +51,8 @@ async def passed_on(
 async def _passed(done: Round, known: Mapping[str, Trajectory], grader: Grader) -> Passed:
     usable = [known[name] for name in done.trajectories if known[name].error is None]
     answers = {each.id: answer for each in usable if (answer := grader.extract(each)) is not None}
-    said = [(message, _alone(message, grader)) for message in done.messages]
+    own = [message for message in done.messages if not known.keys() & {*message.sources} - {*done.trajectories}]
+    said = [(message, _alone(message, grader)) for message in own]
     kept = {name for message, answer in said for name in message.sources if answers.get(name, "") == answer}
     majority: float | None = 1.0 if answers else None
     if len(kept) < len(answers):  # comparing may cost a question to a worker: only where spelling has not settled it
@@ -60,7 +61,7 @@ async def _passed(done: Round, known: Mapping[str, Trajectory], grader: Grader) 
         majority = _majority(answers, kept, classes)
     return Passed(
         characters=sum(len(each.completion.reasoning) + len(each.content) for each in usable),
-        passed=sum(len(message.text) for message in done.messages),
+        passed=sum(len(message.text) for message in own),
         answers=len(answers),
         kept=len(kept),
         majority=majority,

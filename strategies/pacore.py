@@ -35,6 +35,7 @@ class PaCoRe:
     views: which of the messages each trajectory is shown, all of them in the paper. grader: compares answers, for parts
     that need that, and for a vote where a schedule ends with a round of several. roles: who samples the first round,
     the second, ...; the last one all further rounds; none: the run's model.
+    accumulate: show the messages of all rounds so far, the oldest first; in the paper, those of the last one.
     """
 
     schedule: Schedule
@@ -44,6 +45,7 @@ class PaCoRe:
     views: Views = All()  # noqa: RUF009 - frozen
     grader: Grader | None = None
     roles: Sequence[str] = ()
+    accumulate: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.roles, str):
@@ -64,7 +66,8 @@ class PaCoRe:
             trajectories = self.order(await self._sample(problem, messages, plan, sampler, len(rounds)))
             rounds.append(Round.of(trajectories))
             plan = self.schedule(rounds)
-            messages = await self._compact(problem, trajectories, sampler, last=plan is None)
+            compacted = await self._compact(problem, trajectories, sampler, last=plan is None)
+            messages = (*messages, *compacted) if self.accumulate else compacted
             rounds[-1] = replace(rounds[-1], messages=messages)
         if len(trajectories) == 1:
             return Solution.of(trajectories[0], rounds)

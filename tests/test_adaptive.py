@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,13 @@ async def test_a_budget_goes_where_answers_disagree(tmp_path: Path) -> None:
     assert [len(done.trajectories) for done in found[1].rounds] == [2]
     assert [answer.content for answer in found[1].answers] == ["\\boxed{1}"]
     assert [sampler.claimed for sampler in samplers] == [(0.5, 3), (0.0, 3)]
+
+
+async def test_messages_of_all_rounds_can_stay(tmp_path: Path) -> None:
+    """By default a round forgets what the rounds before the last one said."""
+    shown: dict[bool, list[list[str]]] = {}
+    for accumulate in (False, True):
+        strategy = replace(pacore(Fixed(widths=[2, 1])), accumulate=accumulate)
+        solution, _, _ = await solved(strategy, "abcd", tmp_path / str(accumulate))
+        shown[accumulate] = [sorted(message.text[-2] for message in done.messages) for done in solution.rounds]
+    assert shown == {False: [["a", "b"], ["c"], ["d"]], True: [["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"]]}

@@ -19,7 +19,7 @@ CONF = ROOT / "conf" / "strategy"
 STRATEGIES = sorted(file.stem for file in CONF.glob("*.yaml"))
 PARTS = sorted(f"{file.parent.name}={file.stem}" for file in CONF.glob("*/*.yaml"))
 COMMON = ["backend=hf", "backend.threads=1", "grader.cache=null", "model.logprobs=true", "model.top_logprobs=5"]
-PROBLEMS = ["problems=search", "problems.n=2", "problems.boxes=4", "repeats=2"]  # 22 to 45 tokens per trajectory
+PROBLEMS = ["problems=search", "problems.n=2", "problems.boxes=3", "repeats=2", "model.max_tokens=128"]
 
 SMALL = {
     "adaptive_consistency": "strategy.most=6",
@@ -28,7 +28,7 @@ SMALL = {
     "best_of_n": "strategy.n=4",
     "deepconf_offline": "strategy.n=6 strategy.window=8 strategy.tail=8 strategy.keep=0.5",
     "deepconf_online": "strategy.warmup=4 strategy.budget=16 strategy.batch=6 strategy.window=8 strategy.every=4 "
-    "strategy.consensus=1",
+    "strategy.keep=0.5 strategy.consensus=1",
     "early_stopping_sc": "strategy.most=6 strategy.rule.window=2",
     "genselect": "strategy.n=4 strategy.group=2",
     "majority_vote": "strategy.k=6",
@@ -54,7 +54,7 @@ SMALL_PARTS = {
     "compaction=random_k": "strategy.compaction.k=2",
     "compaction=top_k": "strategy.compaction.k=2",
     "rule=unanimous": "strategy.rule.window=2",
-    "schedule=agreement_stop": "strategy.schedule.of.widths=[6,2] strategy.schedule.rule.threshold=0.7",
+    "schedule=agreement_stop": "strategy.schedule.of.widths=[6,2] strategy.schedule.rule.threshold=0.8",
     "schedule=by_disagreement": "strategy.schedule.first=4 strategy.schedule.most=3",
     "schedule=high": "strategy.schedule.widths=[4,2]",
     "schedule=medium": "strategy.schedule.widths=[6]",
@@ -128,7 +128,7 @@ def test_the_tables_name_options() -> None:
     assert SMALL.keys() <= set(STRATEGIES)
     assert SMALL_PARTS.keys() <= set(PARTS)
     assert set(STRATEGIES) | set(PARTS) >= ABORTING
-    assert {f"{part.partition('=')[0]}" for part in PARTS} >= BASE.keys()
+    assert {part.partition("=")[0] for part in PARTS} >= BASE.keys()
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -157,7 +157,7 @@ def test_a_strategy_runs_and_resumes(name: str, shared: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_runs(part: str, shared: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    group, _, option = part.partition("=")
+    group = part.partition("=")[0]
     words = f"{BASE.get(group, PACORE.split()[0] if group == 'schedule' else PACORE)} strategy/{part}"
     if part == "scorer=process_reward":
         words += f" strategy.scorer.path={request.getfixturevalue('classifier')}"

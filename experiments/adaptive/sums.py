@@ -1,72 +1,91 @@
-"""A model that reads sums under references: fine-tuned pacore-tiny, which was trained to search and cannot.
+"""sums-tiny: pacore-tiny, which was trained to search, taught to read sums under references.
 
-    python -m experiments.adaptive.sums POOL_RUN OUT
+    python -m experiments.adaptive.sums OUT
 
-POOL_RUN: a run of strategy=majority_vote on training sums. Each example is a problem with 0 to 32 conclusions of its
-pool; the response is a right trajectory of the pool, whole on the bare problem, its conclusion alone under references.
-Supervised, not reinforced: it learns which answer a set of references speaks for.
+Supervised, not reinforced, on made-up references: each example is a training sum with up to 36 conclusions, most of
+them right, the wrong ones slips of a digit that may repeat. The response is the whole worked sum on the bare problem,
+and under references their most frequent answer, without working. So its synthesis is a vote that a model takes by
+reading: a stand-in that makes fixed PaCoRe work on sums, and no evidence of anything beyond that.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from experiments.tiny_models.batches import IGNORED, Batch
+from experiments.tiny_models.batches import IGNORED, Batch, encode
+from experiments.tiny_models.mix import Dialogue
 from experiments.tiny_models.model import load, ship
 from experiments.tiny_models.pretrain import learning_rate, make_optimizers, response_loss, step
-from pacore_lab.results import read_lines
-from pacore_lab.types import Message, Problem, conclusion
+from experiments.tiny_models.scratch import sum_conclusion, sum_solution
+from pacore_lab.problems.arithmetic import Arithmetic
+from pacore_lab.types import Message, Problem
 from strategies.prompts import published
 
 HERE = Path(__file__).resolve().parent
-BARE = 0.4
+BARE = 0.25
 """Share of examples without references."""
-MOST = 32
+MOST = 36
 """References, at most."""
 
 
-def examples(lines: list[dict[str, Any]], seed: int) -> Iterator[tuple[list[dict[str, Any]], str]]:
-    """(conversation, response), without end."""
-    draw, prompt = random.Random(seed), published()
-    while True:
-        line = draw.choice(lines)
-        pool = line["round_responses"][0]
-        right = [pool[place]["content"] for place, sample in enumerate(line["samples"]) if sample["score"] == 1]
-        if not right:
-            continue
-        shown = 0 if draw.random() < BARE else draw.randint(1, MOST)
-        texts = draw.sample([conclusion(each["content"]) for each in pool if each["content"]], shown)
-        messages = [Message(text=text, sources=()) for text in texts]
-        problem = Problem(id=line["request_id"], messages=tuple(line["problem"]))
-        chosen = draw.choice(right)
-        response = chosen if not shown else f"<think>\n</think>{conclusion(chosen)}"
-        yield [dict(turn) for turn in prompt(problem, messages)], response
+def examples(seed: int) -> Iterator[Dialogue]:
+    """Without end; no sum comes twice before 20,000 have come."""
+    rng, prompt = random.Random(f"sums {seed}"), published()
+    for chunk in itertools.count():
+        sums = Arithmetic(n=20_000, split="train", seed=1000 * seed + chunk)
+        for question in sums.questions():
+            problem = Problem(id="", messages=({"role": "user", "content": question.text},))
+            if rng.random() < BARE:
+                yield Dialogue(({"role": "user", "content": question.text},), sum_solution(question.a, question.b, rng))
+                continue
+            answers = references(question.a + question.b, rng)
+            (most, _), *_ = Counter(answers).most_common(1)
+            messages = [Message(text=f"\n\n{sum_conclusion(answer, rng)}", sources=()) for answer in answers]
+            (turn,) = prompt(problem, messages)
+            response = f"<think>\n</think>\n\n{sum_conclusion(most, rng)}"
+            yield Dialogue(({"role": "user", "content": str(turn["content"])},), response)
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, lines: list[dict[str, Any]], seed: int, tokens: int) -> Iterator[Batch]:
-    """(inputs, targets), both [rows, length] int64, about `tokens` entries each; rows of one batch are of like length."""
-    stream = examples(lines, seed)
+def references(right: int, rng: random.Random) -> list[int]:
+    """Answers of trajectories that slip now and then, the right one at least as often as any other."""
+    count = rng.randint(1, 8) if rng.random() < 0.3 else rng.randint(9, MOST)
+    wrong = [slip(right, rng) for _ in range(rng.randint(1, 3))]
+    reliable = rng.choice((0.5, 0.7, 0.9, 0.97))
+    answers = [right if rng.random() < reliable else rng.choice(wrong) for _ in range(count)]
+    while any(answers.count(other) >= max(answers.count(right), 1) for other in set(answers) - {right}):
+        answers[rng.choice([place for place, each in enumerate(answers) if each != right])] = right
+    return answers
+
+
+def slip(right: int, rng: random.Random) -> int:
+    """One digit wrong, most often by one: a lost carry."""
+    digits = list(str(right))
+    place = rng.randrange(len(digits))
+    by = rng.choice((1, -1)) if rng.random() < 0.7 else rng.randint(2, 8)
+    digits[place] = str((int(digits[place]) + by) % 10)
+    return int("".join(digits))
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int, tokens: int) -> Iterator[Batch]:
+    """(inputs, targets), both [rows, length] int64, of about `tokens` entries; rows of a batch are of like length."""
+    stream, order = examples(seed), random.Random(seed)
     while True:
-        rows = []
-        for conversation, response in (next(stream) for _ in range(256)):
-            text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-            left, right = tokenizer(text).input_ids, tokenizer(response + tokenizer.eos_token).input_ids
-            rows.append((left + right, len(left)))
-        rows.sort(key=lambda row: len(row[0]))
+        rows = sorted(encode(tokenizer, list(itertools.islice(stream, 256))), key=lambda row: len(row[0]))
         groups: list[list[tuple[list[int], int]]] = [[]]
         for row in rows:
             if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > tokens:
                 groups.append([])
             groups[-1].append(row)
-        random.Random(seed).shuffle(groups)
+        order.shuffle(groups)
         for group in groups:
             width = max(len(ids) for ids, _ in group) - 1
             inputs = torch.full((len(group), width), tokenizer.pad_token_id)
@@ -79,10 +98,9 @@ def batches(tokenizer: PreTrainedTokenizerFast, lines: list[dict[str, Any]], see
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pool", type=Path, help="folder of the run")
     parser.add_argument("out", type=Path, help="folder for the model")
     parser.add_argument("--base", type=Path, default=HERE.parent / "tiny_models" / "pacore-tiny")
-    parser.add_argument("--tokens", type=int, default=2_500_000, help="read in all; %(default)s")
+    parser.add_argument("--tokens", type=int, default=4_000_000, help="read in all; %(default)s")
     parser.add_argument("--lr", type=float, default=1e-3, help="%(default)s")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
@@ -90,9 +108,8 @@ def main() -> None:
     model, tokenizer = load(given.base)
     model.train()
     optimizers = make_optimizers(model, given.lr)
-    lines = list(read_lines(given.pool / "results.jsonl"))
     read, losses, began = 0, [], time.monotonic()
-    for number, (inputs, targets) in enumerate(batches(tokenizer, lines, given.seed, 4096), start=1):
+    for number, (inputs, targets) in enumerate(batches(tokenizer, given.seed, 4096), start=1):
         loss = response_loss(model, inputs, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())

@@ -1,4 +1,4 @@
-"""How many requests an engine says it is working on, in its own words."""
+"""What an engine says of itself, in its own words: how many requests it is working on, and how many it aborted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,41 @@ async def idle(kind: str, backend: Any, seconds: float) -> float:
         while await busy(kind, backend):
             await asyncio.sleep(0.05)
     return clock() - start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What an engine has done since it started. aborted: requests it began and did not end. tokens: None if unknown."""
+
+    aborted: int
+    tokens: int | None
+
+
+async def work(kind: str, backend: Any) -> Work:
+    """vLLM counts no aborts, but requests with a first token, and those that ended; SGLang the aborts it sent on."""
+    if kind == "hf":
+        return Work(aborted=_dropped(backend._worker.decoder), tokens=None)
+    metrics = await text(kind, backend)
+    if kind.startswith("sglang"):
+        return Work(aborted=total(metrics, "sglang:num_aborted_requests_total"), tokens=None)
+    begun = total(metrics, "vllm:time_to_first_token_seconds_count")
+    ended = total(metrics, "vllm:request_success_total")
+    return Work(aborted=begun - ended, tokens=total(metrics, "vllm:generation_tokens_total"))
+
+
+def total(metrics: str, name: str) -> int:
+    """A counter, summed over its labels; 0 as long as it was never increased."""
+    return round(sum(float(line.rsplit(" ", 1)[1]) for line in metrics.splitlines() if line.startswith(f"{name}{{")))
+
+
+def _dropped(decoder: Any) -> int:
+    """Rows that left transformers' batch unfinished; the decoder itself keeps no count."""
+    if not hasattr(decoder, "dropped"):
+        decoder.dropped, drop = 0, decoder.drop_cancelled
+
+        def counting() -> None:
+            decoder.dropped += sum(row.cancelled for row in (*decoder.memory, *decoder.waiting))
+            drop()
+
+        decoder.drop_cancelled = counting
+    return int(decoder.dropped)

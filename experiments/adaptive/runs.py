@@ -1,0 +1,101 @@
+"""Many runs on the same problems from one command, each resumable; then one table of them all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.text import Text
+
+from pacore_lab import analysis, config, engine, results
+from pacore_lab.analysis import Method
+from pacore_lab.terminal import columns, kilo, percent, points
+
+CONF = Path(__file__).resolve().parent.parent.parent / "conf"
+
+
+def run_all(table: Mapping[str, str], common: Sequence[str], work: Path, *, shared: bool) -> dict[str, Path]:
+    """Run what each name stands for (words as on run.py's command line); returns the run folders.
+
+    shared: one store for all, so that first rounds are sampled once; else each samples everything anew, the same draws
+    again, and its wall-clock is its own. What is finished is not run again.
+    """
+    folders = {}
+    work.mkdir(parents=True, exist_ok=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for name, words in table.items():
+            folder = folders[name] = work / re.sub(r"[^a-z0-9]+", "-", name.lower())
+            if (folder / "summary.json").exists():
+                continue
+            run = config.build(compose("config", config.spelt([*common, *words.split()])))
+            store = work / "store.sqlite" if shared else folder / "store.sqlite"
+            with (work / "log").open("a") as log, contextlib.redirect_stdout(log):
+                asyncio.run(engine.run(replace(run, name=name, out=folder, store=store)))
+    return folders
+
+
+def methods(folders: Mapping[str, Path]) -> dict[str, Method]:
+    """What each run scored and cost."""
+    return {name: analysis.methods_of(results.read_lines(f / "results.jsonl"), name)[-1] for name, f in folders.items()}
+
+
+def write_table(
+    folders: Mapping[str, Path], file: Path, *, baseline: str | None = None, seconds: bool = False
+) -> list[dict[str, object]]:
+    """Print and write (CSV) accuracy with its interval, tokens, aborted trajectories per episode and, if told, seconds.
+
+    baseline: the run that all are paired with. seconds: wall-clock of each whole run.
+    """
+    found = methods(folders)
+    rows = []
+    for name, method in found.items():
+        row, summary = analysis.row_of(method), json.loads((folders[name] / "summary.json").read_text())
+        lines = list(results.read_lines(folders[name] / "results.jsonl"))
+        versus = analysis.paired(method, found[baseline]) if baseline and name != baseline else None
+        rows.append(
+            {
+                "name": name,
+                "graded": row.graded,
+                "accuracy": row.accuracy,
+                "low": row.low,
+                "high": row.high,
+                "ttc": row.ttc,
+                "critical_path": row.critical_path,
+                "aborted": sum(line["tokens"]["aborted"] for line in lines) / len(lines),
+                "notes": sum(len(line["notes"]) for line in lines) / len(lines),
+                "seconds": summary["seconds"] if seconds else None,
+                "difference": versus and versus.mean,
+                "difference_low": versus and versus.low,
+                "difference_high": versus and versus.high,
+                "ttc_ratio": versus and versus.ttc_ratio,
+            }
+        )
+        if row.graded < row.episodes:
+            print(f"{name}: {row.episodes - row.graded} of {row.episodes} episodes have no grade")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="") as out:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    heads = ["accuracy % [95 %]", "TTC k", "path k", "aborted"]
+    heads += [*(["run s"] if seconds else []), *([f"− {baseline}", "× tokens"] if baseline else [])]
+    shown = columns("strategy", heads, width=44)
+    for each, method in zip(rows, found.values(), strict=True):
+        row = analysis.row_of(method)
+        cells = [str(each["name"]), percent(row), kilo(row.ttc), kilo(row.critical_path), f"{each['aborted']:.1f}"]
+        if seconds:
+            cells.append(f"{each['seconds']:.0f}")
+        if baseline and each["difference"] is not None:
+            low, high = points(each["difference_low"], ""), points(each["difference_high"], "")
+            cells += [f"{points(each['difference'])} [{low}, {high}]", f"{each['ttc_ratio']:.2f}"]
+        shown.add_row(*map(Text, cells), *([""] * (len(heads) + 1 - len(cells))))
+    Console(width=140).print(shown)
+    return rows
