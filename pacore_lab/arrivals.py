@@ -1,8 +1,9 @@
 """The trajectories of one call as they finish: those that an engine is making, and those that a store remembers.
 
-Both are `pacore_lab.interfaces.Arrivals`. A live call launches its draws as slots come free. A call whose draws are all
-stored is replayed: they arrive in the order in which they once did, and what is aborted is charged as if all had been
-started together and written at one pace, so that a policy costs from a bank what it would have cost live.
+Both are `pacore_lab.interfaces.Arrivals`. A live call launches its draws as slots come free; those of them that are
+stored arrive at once. A call whose draws are all stored is replayed: they arrive in the order in which they once did.
+In both, what is aborted while others came from the store is charged as if all had been started together and written at
+one pace, so that a policy costs from a store what it would have cost without.
 """
 
 from __future__ import annotations
@@ -122,9 +123,10 @@ class Live:
         self._flights.clear()
         await asyncio.wait([self._launcher, *(flight.task for flight in left if flight.waiters == 0)])
         self.aborted = len(left)
-        self.discarded = sum(flight.spent for flight in left)
-        finished = {flight.name.id for flight in left if flight.task.done() and not flight.task.cancelled()}
-        self._dispatcher.charged += sum(flight.spent for flight in left if flight.name.id not in finished)
+        # What came from the store came at once: in that time nothing else was written, though it would have been.
+        lag = self.clock if any(trajectory.reused for trajectory in self.seen) else 0
+        self.discarded = sum(max(flight.spent, 0 if _finished(flight) else lag) for flight in left)
+        self._dispatcher.charged += sum(flight.spent for flight in left if not _finished(flight))
 
 
 class Replayed:
@@ -197,6 +199,10 @@ class Replayed:
         self.aborted += 1
         self.discarded += spent
         self._dispatcher.charged += spent
+
+
+def _finished(flight: Flight) -> bool:
+    return flight.task.done() and not flight.task.cancelled() and flight.task.exception() is None
 
 
 def never_sampled(name: SampleName, index: int, row: Stored | None = None) -> Trajectory:

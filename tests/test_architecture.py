@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pacore_lab", "strategies", "backends", "experiments", "tests")
 SEAM = {"pacore_lab.types", "pacore_lab.interfaces", "pacore_lab.errors", "pacore_lab.votes"}
 CORE_ORDER = [
-    "errors", "types", "interfaces", "names", "store", "dispatch", "arrivals", "claims", "sampler", "record", "run", "episodes",
-    "engine", "config",
+    "errors", "types", "interfaces", "names", "store", "dispatch", "arrivals", "claims", "sampler", "record", "run",
+    "episodes", "engine", "config",
 ]  # fmt: skip
 
 

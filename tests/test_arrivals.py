@@ -177,6 +177,16 @@ async def test_running_trajectories_of_a_bank_grow_in_step(tmp_path: Path) -> No
     assert (sampler.account.discarded, sampler.account.ttc) == (15, 75)
 
 
+async def test_a_store_that_holds_some_makes_aborts_no_cheaper(tmp_path: Path) -> None:
+    """The stored ones came at once, and those aborted after them were charged the nothing they had had time for."""
+    async with doubles.dispatcher(Steps(), tmp_path) as dispatch:  # type: ignore[arg-type]
+        await doubles.episode(dispatch).sample(doubles.user("q"), 2)
+    async with doubles.dispatcher(Steps([40, 50]), tmp_path) as dispatch:  # type: ignore[arg-type]
+        found, spent = await first(dispatch, 4, 2)
+    assert [len(each.content) for each in found] == [10, 30]
+    assert (spent.generated, spent.aborted, spent.discarded) == (40, 2, 60)  # type: ignore[attr-defined]
+
+
 def test_a_cut_completion_has_its_tokens_and_no_more() -> None:
     whole = Completion(content="abcd", reasoning="wxyz", generated_tokens=8, confidences=(1.0,) * 8)
     part = cut(whole, 4)

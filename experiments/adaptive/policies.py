@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments.adaptive.runs import run_all, write_table
+from experiments.adaptive.runs import run_all, write_plot, write_table
 
 HERE = Path(__file__).resolve().parent
 FIXED = "PaCoRe [32, 4]"
@@ -87,7 +87,8 @@ def main() -> None:
         for name, words in POLICIES[given.problems].items()
     }
     folders = run_all(policies, common, given.work / given.problems, shared=True)
-    write_table(folders, given.to / f"{given.problems}.csv", baseline=FIXED)
+    rows = write_table(folders, given.to / f"{given.problems}.csv", baseline=FIXED)
+    write_plot(rows, given.to / f"{given.problems}.png", always=[FIXED, "PaCoRe [16]", "majority vote"])
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.text import Text
 
-from pacore_lab import analysis, config, engine, results
+from pacore_lab import analysis, config, engine, plots, results
 from pacore_lab.analysis import Method
 from pacore_lab.terminal import columns, kilo, percent, points
 
@@ -47,9 +48,21 @@ def methods(folders: Mapping[str, Path]) -> dict[str, Method]:
     return {name: analysis.methods_of(results.read_lines(f / "results.jsonl"), name)[-1] for name, f in folders.items()}
 
 
+def write_plot(rows: Sequence[Mapping[str, Any]], file: Path, *, always: Sequence[str] = ()) -> None:
+    """Accuracy against tokens of what nothing else beats with fewer, and of the names in `always` (PNG)."""
+    points = [
+        plots.Point(name=row["name"], cost=row["ttc"], accuracy=row["accuracy"], low=row["low"], high=row["high"])
+        for row in rows
+        if row["accuracy"] is not None
+    ]
+    front = [points[place] for place in analysis.pareto([p.cost for p in points], [p.accuracy for p in points])]
+    shown = [point for point in points if point in front or point.name.startswith(tuple(always))]
+    file.write_bytes(plots.draw(shown, front=front)["png"])
+
+
 def write_table(
     folders: Mapping[str, Path], file: Path, *, baseline: str | None = None, seconds: bool = False
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Print and write (CSV) accuracy with its interval, tokens, aborted trajectories per episode and, if told, seconds.
 
     baseline: the run that all are paired with. seconds: wall-clock of each whole run.

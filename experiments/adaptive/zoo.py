@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments.adaptive.runs import run_all, write_table
+from experiments.adaptive.runs import run_all, write_plot, write_table
 
 HERE = Path(__file__).resolve().parent
 BUDGETS = {"low": 5, "medium": 17, "high": 37}
@@ -82,10 +82,13 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=HERE / "results", help="for the tables; %(default)s")
     given = parser.parse_args()
     common = [*COMMON, f"problems.n={given.problems}", f"problems.seed={given.seed}"]
+    found = []
     for budget in given.budget or BUDGETS:
         print(f"\nbudget {budget}: {BUDGETS[budget]} trajectories", flush=True)
         folders = run_all(strategies(budget), common, given.work / budget, shared=False)
-        write_table(folders, given.to / f"zoo_{budget}.csv", baseline="majority vote", seconds=True)
+        rows = write_table(folders, given.to / f"zoo_{budget}.csv", baseline="majority vote", seconds=True)
+        found += [{**row, "name": f"{row['name']} ({budget})"} for row in rows]
+    write_plot(found, given.to / "zoo.png", always=["majority vote", "PaCoRe ("])
 
 
 if __name__ == "__main__":
