@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from experiments.tiny_models.batches import IGNORED, Batch, encode
+from experiments.tiny_models.batches import Batch, encode, packed
 from experiments.tiny_models.mix import Dialogue
 from experiments.tiny_models.model import load, ship
 from experiments.tiny_models.pretrain import learning_rate, make_optimizers, response_loss, step
@@ -76,24 +76,11 @@ def slip(right: int, rng: random.Random) -> int:
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int, tokens: int) -> Iterator[Batch]:
-    """(inputs, targets), both [rows, length] int64, of about `tokens` entries; rows of a batch are of like length."""
+    """(inputs, targets) as of `experiments.tiny_models.batches`, without end."""
     stream, order = examples(seed), random.Random(seed)
     while True:
-        rows = sorted(encode(tokenizer, list(itertools.islice(stream, 256))), key=lambda row: len(row[0]))
-        groups: list[list[tuple[list[int], int]]] = [[]]
-        for row in rows:
-            if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > tokens:
-                groups.append([])
-            groups[-1].append(row)
-        order.shuffle(groups)
-        for group in groups:
-            width = max(len(ids) for ids, _ in group) - 1
-            inputs = torch.full((len(group), width), tokenizer.pad_token_id)
-            targets = torch.full((len(group), width), IGNORED)
-            for place, (ids, prompt) in enumerate(group):
-                inputs[place, : len(ids) - 1] = torch.tensor(ids[:-1])
-                targets[place, prompt - 1 : len(ids) - 1] = torch.tensor(ids[prompt:])
-            yield inputs, targets
+        rows = encode(tokenizer, list(itertools.islice(stream, 256)))
+        yield from packed(rows, tokenizer.pad_token_id, tokens=tokens, order=order)
 
 
 def main() -> None:

@@ -19,16 +19,22 @@ def batches(
 
     Rows are padded on the right: with causal attention nothing real ever sees the padding, so no mask is needed.
     """
-    rows = sorted(encode(tokenizer, list(dialogues(mix, seed, dialogues_each))), key=lambda row: len(row[0]))
+    rows = encode(tokenizer, list(dialogues(mix, seed, dialogues_each)))
+    yield from packed(rows, tokenizer.pad_token_id, tokens=tokens, order=random.Random(f"order {seed}"))
+
+
+def packed(rows: list[tuple[list[int], int]], pad: int, *, tokens: int, order: random.Random) -> Iterator[Batch]:
+    """Rows of tokens, each with the length of its prompt, as batches of rows of like length, in a random order."""
+    rows = sorted(rows, key=lambda row: len(row[0]))
     groups: list[list[tuple[list[int], int]]] = [[]]
     for row in rows:
         if (len(groups[-1]) + 1) * len(row[0]) > tokens and groups[-1]:
             groups.append([])
         groups[-1].append(row)
-    random.Random(f"order {seed}").shuffle(groups)
+    order.shuffle(groups)
     for group in groups:
         width = max(len(ids) for ids, _ in group) - 1
-        inputs = torch.full((len(group), width), tokenizer.pad_token_id)
+        inputs = torch.full((len(group), width), pad)
         targets = torch.full((len(group), width), IGNORED)
         for index, (ids, prompt) in enumerate(group):
             inputs[index, : len(ids) - 1] = torch.tensor(ids[:-1])
