@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import difflib
 import functools
 import itertools
@@ -166,10 +167,14 @@ def policies(settings: Mapping[str, Any], spelled: Sequence[str], grader: Grader
     They compare answers by `grader`, whatever else they take from the config is as in `settings`. Raises ConfigError.
     """
     found = []
+    composed = functools.lru_cache(maxsize=None)(lambda *groups: compose("config", list(groups)))
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
         for words in spelled:
             for choice in _choices_of(shlex.split(words)):
-                config = compose("config", list(choice))
+                values = [word for word in choice if re.match(r"strategy\.", word)]  # composing is the slow part
+                config = copy.deepcopy(composed(*(word for word in choice if word not in values)))
+                for value in OverridesParser.create().parse_overrides(values):
+                    OmegaConf.update(config, value.get_key_element(), value.value())
                 OmegaConf.set_struct(config, False)
                 config._set_flag("allow_objects", True)
                 config.merge_with({key: settings[key] for key in ("seed", "model", "problems")})

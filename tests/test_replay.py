@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf.errors import OmegaConfBaseException
 
 from pacore_lab import config
 from pacore_lab.bank import Remembering
@@ -133,6 +134,8 @@ def test_policies_are_spelled_as_on_the_command_line(bank: Path) -> None:
     assert [type(strategy.order).__name__ for _, strategy in found[:2]] == ["Arrival", "Shuffle"]  # type: ignore[attr-defined]
     assert found[0][1].grader is grader  # type: ignore[attr-defined]
     assert found[1][1].order.seed == 3  # type: ignore[attr-defined]
+    with pytest.raises(OmegaConfBaseException, match="widht"):
+        config.policies(settings, ["strategy=pacore strategy.schedule.widht=[4]"], grader)
     with pytest.raises(ConfigError, match="a policy is made of strategy="):
         config.policies(settings, ["seed=1"], grader)
     with pytest.raises(ConfigError, match=r"strategy\.scorer\.path is not set"):
