@@ -282,7 +282,8 @@ class OpenAI:
                 form = {"name": "answer", "strict": True, "schema": json.loads(request.schema)}
                 rest["response_format"] = {"type": "json_schema", "json_schema": form}
             if stream:
-                rest |= {"stream": True, "stream_options": {"include_usage": True}}
+                counts = {"continuous_usage_stats": True} if self._live.listed.vllm else {}
+                rest |= {"stream": True, "stream_options": {"include_usage": True, **counts}}
             head, tail = f'{{"model": {json.dumps(self.model.name)}, "messages": ', rest | opened | self._extra()
             frame = self._live.frames[key] = (head.encode(), f", {json.dumps(tail)[1:-1]}".encode())
         end = b', "seed": %d}' % request.seed if self.seed else b"}"
