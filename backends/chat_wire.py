@@ -72,7 +72,7 @@ class Answer:
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         guess = 1 if "delta" in choice and (content or reasoning) else 0
         tokens = len(logprobs) or guess or (0 if "delta" in choice else self.generated_tokens or 0)
-        if usage and "delta" in choice:  # a busy server puts several tokens into one chunk
+        if usage and "delta" in choice and not logprobs:  # a busy server puts several tokens into one chunk
             tokens = max(0, (self.generated_tokens or 0) - self.tokens)
         self.tokens += tokens
         return Chunk(text=reasoning + content, tokens=tokens, confidences=tuple(sure))
