@@ -54,6 +54,8 @@ POLICIES = {
         **COMMON,
         "[32, 4], stop at agreement 0.8, batches of 2": f"{OF} strategy/schedule=agreement_stop"
         " strategy.schedule.batch=2 strategy.schedule.rule.threshold=0.8",
+        "[32, 4], stop at 0.8, batches of 2, then synthesize": f"{OF} strategy/schedule=agreement_stop"
+        " strategy.schedule.batch=2 strategy.schedule.rule.threshold=0.8 strategy.schedule.then=synthesize",
         "[32, 4], stop at agreement 0.9, batches of 2": f"{OF} strategy/schedule=agreement_stop"
         " strategy.schedule.batch=2 strategy.schedule.rule.threshold=0.9",
         "rounds of 4 until agreed, last messages": until_agreed("[4,4,4,4]", 4, accumulate=False),
