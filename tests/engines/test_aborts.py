@@ -1,4 +1,8 @@
-"""Strategies that stop trajectories in the middle, on real engines: what they abort the engine says it has aborted."""
+"""Strategies that stop trajectories in the middle, on real engines: what they abort the engine says it has aborted.
+
+The first of these files in the order of names: an engine that `test_life` starts in vLLM's process takes the process's
+metrics with it when it dies, and what is left of them says nothing of this one.
+"""
 
 from __future__ import annotations
 
