@@ -22,6 +22,12 @@ def require_count(key: str, value: object, least: int = 1) -> None:
         raise ValueError(f"{key} is {value!r}; give a whole number of {least} or more")
 
 
+def require_share(key: str, value: float) -> None:
+    """Raises ValueError unless `value` lies in (0, 1]; `key` is its config key."""
+    if not 0 < value <= 1:
+        raise ValueError(f"{key} is {value}; give a number above 0 and at most 1")
+
+
 class LabError(Exception):
     """Shown to the user as one line, without a traceback."""
 

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_share
 from pacore_lab.interfaces import Arrivals, Grader, Sampler
 from pacore_lab.types import Problem, Round, Solution, Trajectory
 from strategies.answers import classified, elected, require_comparable
@@ -44,7 +44,7 @@ class DeepConfOffline:
             require_count(f"strategy.{key}", getattr(self, key))
         if self.score not in ("mean", "tail", "lowest_group", "bottom_10"):
             raise ValueError(f"strategy.score is {self.score!r}; give mean, tail, lowest_group or bottom_10")
-        _require_share("strategy.keep", self.keep)
+        require_share("strategy.keep", self.keep)
         require_comparable(self.grader)
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
@@ -93,8 +93,8 @@ class DeepConfOnline:
             require_count(f"strategy.{key}", getattr(self, key))
         if self.warmup > self.budget:
             raise ValueError(f"strategy.warmup is {self.warmup} of strategy.budget={self.budget}; give at most that")
-        _require_share("strategy.keep", self.keep)
-        _require_share("strategy.consensus", self.consensus)
+        require_share("strategy.keep", self.keep)
+        require_share("strategy.consensus", self.consensus)
         require_comparable(self.grader)
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
@@ -185,8 +185,3 @@ def _confidences(trace: Trajectory) -> npt.NDArray[np.float64]:
 def _percentile(scores: Sequence[float], keep: float) -> float:
     """What a score has to reach to be among the surest share `keep`."""
     return float(np.percentile(scores, 100 * (1 - keep)))
-
-
-def _require_share(key: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise ValueError(f"{key} is {value}; give a number above 0 and at most 1")

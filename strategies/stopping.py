@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_share
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(128)
 
@@ -26,7 +26,7 @@ class Beta:
     needs = frozenset({"answers"})
 
     def __post_init__(self) -> None:
-        _require_share("strategy.rule.threshold", self.threshold)
+        require_share("strategy.rule.threshold", self.threshold)
 
     def __call__(self, classes: Sequence[int | None]) -> bool:
         sizes = _sizes(classes)
@@ -46,7 +46,7 @@ class Dirichlet:
     needs = frozenset({"answers"})
 
     def __post_init__(self) -> None:
-        _require_share("strategy.rule.threshold", self.threshold)
+        require_share("strategy.rule.threshold", self.threshold)
 
     def __call__(self, classes: Sequence[int | None]) -> bool:
         sizes = _sizes(classes)
@@ -81,7 +81,7 @@ class Share:
 
     def __post_init__(self) -> None:
         require_count("strategy.rule.least", self.least)
-        _require_share("strategy.rule.share", self.share)
+        require_share("strategy.rule.share", self.share)
 
     def __call__(self, classes: Sequence[int | None]) -> bool:
         sizes = _sizes(classes)
@@ -121,8 +121,3 @@ def dirichlet(sizes: tuple[int, ...]) -> float:
 def _sizes(classes: Sequence[int | None]) -> tuple[int, ...]:
     """Votes per class, the largest first."""
     return tuple(sorted(Counter(name for name in classes if name is not None).values(), reverse=True))
-
-
-def _require_share(key: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise ValueError(f"{key} is {value}; give a number above 0 and at most 1")
