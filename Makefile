@@ -10,7 +10,7 @@ PACORE_VERL ?= $(CURDIR)/$(ENGINES)/verl
 ENGINE_TESTS := -m pytest -p no:hypothesispytest -p no:unraisableexception tests/engines
 BENCH := -m pytest -p no:hypothesispytest -p no:unraisableexception --benchmark-enable --benchmark-columns=min,median,max,iqr,rounds -s
 
-.PHONY: run test test-engines test-verl lint bench clean
+.PHONY: run test test-engines test-sglang test-vllm test-verl lint bench clean
 
 run: .venv/ready
 	$(BIN)/python run.py repeats=4 $(ARGS)
@@ -18,10 +18,15 @@ run: .venv/ready
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
 
-# Real engines on a CPU: transformers, vLLM and SGLang in process, vLLM and SGLang served. Builds their environments
-# (6 GB, some minutes) unless PACORE_VLLM and PACORE_SGLANG name them.
-test-engines: .venv/ready $(PACORE_VLLM)/ready $(PACORE_SGLANG)/ready
-	PACORE_ENGINES=hf,vllm_server,sglang,sglang_server $(BIN)/python $(ENGINE_TESTS) $(ARGS)
+# Real engines on a CPU, in process and served: transformers and SGLang, then vLLM. Each builds its environment (3 GB and
+# 4 GB, two minutes each) unless PACORE_SGLANG or PACORE_VLLM names one.
+test-engines: test-sglang test-vllm
+
+test-sglang: .venv/ready $(PACORE_SGLANG)/ready
+	PACORE_ENGINES=hf,sglang,sglang_server $(BIN)/python $(ENGINE_TESTS) $(ARGS)
+
+test-vllm: .venv/ready $(PACORE_VLLM)/ready
+	PACORE_ENGINES=vllm_server $(BIN)/python $(ENGINE_TESTS) $(ARGS)
 	PACORE_ENGINES=vllm $(PACORE_VLLM)/bin/python $(ENGINE_TESTS) $(ARGS)
 
 # Real verl on a CPU, around our data set, reward and recipe. Builds its environment (2 GB) unless PACORE_VERL names it.

@@ -57,7 +57,7 @@ def examples(seed: int) -> Iterator[Dialogue]:
 
 def references(right: int, rng: random.Random) -> list[int]:
     """Answers of trajectories that slip now and then, the right one at least as often as any other."""
-    count = rng.randint(1, 8) if rng.random() < 0.3 else rng.randint(9, MOST)
+    count = rng.randint(1, 8) if rng.random() < 0.5 else rng.randint(9, MOST)
     wrong = [slip(right, rng) for _ in range(rng.randint(1, 3))]
     reliable = rng.choice((0.5, 0.7, 0.9, 0.97))
     answers = [right if rng.random() < reliable else rng.choice(wrong) for _ in range(count)]
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the model")
     parser.add_argument("--base", type=Path, default=HERE.parent / "tiny_models" / "pacore-tiny")
-    parser.add_argument("--tokens", type=int, default=4_000_000, help="read in all; %(default)s")
+    parser.add_argument("--tokens", type=int, default=10_000_000, help="read in all; %(default)s")
     parser.add_argument("--lr", type=float, default=1e-3, help="%(default)s")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
