@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import ClassVar
 
-from pacore_lab.errors import require_count
-from pacore_lab.interfaces import Compaction, Sampler
-from pacore_lab.types import Message, Problem, Trajectory
-from strategies.compaction.llm_summary import instructed, summary
-from strategies.prompts import Template
+from pacore_lab.types import Message
+from strategies.compaction.llm_summary import LLMSummary
 
 INSTRUCTIONS = """\
 You are given a problem and several responses to it. Distill them into one page of notes for somebody who will solve \
@@ -32,32 +29,13 @@ number of responses that gave it. Do not decide by that number. Use at most WORD
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlobalSummary:
-    """One message made of all messages of `of`, which are its sources together.
+class GlobalSummary(LLMSummary):
+    """One message made of all messages of `of`, which are its sources together; else as LLMSummary.
 
-    max_tokens: of the summary, thinking included. The model is told a quarter of it, as words. role: who is asked.
-    What follows the model's own `</think>` is the message. Where the summary failed, is empty, or was cut off at
-    `max_tokens` (it may be unfinished thinking) there is no message, and the next round sees the bare problem.
+    Where the summary cannot be used there is no message, and the next round sees the bare problem.
     """
 
-    of: Compaction
-    max_tokens: int
-    role: str = "summarise"
+    instructions: ClassVar[str] = INSTRUCTIONS
 
-    def __post_init__(self) -> None:
-        require_count("strategy.compaction.max_tokens", self.max_tokens, least=4)
-
-    @cached_property
-    def _prompt(self) -> Template:
-        return instructed(INSTRUCTIONS, self.max_tokens)
-
-    async def compact(
-        self, problem: Problem, trajectories: Sequence[Trajectory], sampler: Sampler
-    ) -> tuple[Message, ...]:
-        messages = self.of(trajectories)
-        if not messages:
-            return ()
-        prompt = self._prompt(problem, messages)
-        [written] = await sampler.sample(prompt, 1, role=self.role, max_tokens=self.max_tokens)
-        sources = dict.fromkeys(source for message in messages for source in message.sources)
-        return (Message(text=text, sources=tuple(sources)),) if (text := summary(written)) else ()
+    def _groups(self, messages: Sequence[Message]) -> list[Sequence[Message]]:
+        return [messages] if messages else []

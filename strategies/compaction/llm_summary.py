@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from pacore_lab.errors import require_count
 from pacore_lab.interfaces import Compaction, Sampler
@@ -42,31 +43,31 @@ class LLMSummary:
     of: Compaction
     max_tokens: int
     role: str = "summarise"
+    instructions: ClassVar[str] = INSTRUCTIONS
 
     def __post_init__(self) -> None:
         require_count("strategy.compaction.max_tokens", self.max_tokens, least=4)
 
     @cached_property
     def _prompt(self) -> Template:
-        return instructed(INSTRUCTIONS, self.max_tokens)
+        # a token is about three quarters of a word, and a model that thinks first needs room for that
+        return Template(template=self.instructions.replace("WORDS", str(self.max_tokens // 4)))
 
     async def compact(
         self, problem: Problem, trajectories: Sequence[Trajectory], sampler: Sampler
     ) -> tuple[Message, ...]:
-        messages = self.of(trajectories)
-        prompts = [self._prompt(problem, [message]) for message in messages]
+        groups = self._groups(self.of(trajectories))
+        prompts = [self._prompt(problem, group) for group in groups]
         calls = [sampler.sample(prompt, 1, role=self.role, max_tokens=self.max_tokens) for prompt in prompts]
-        texts = [summary(written) for [written] in await asyncio.gather(*calls)]
-        return tuple(
-            Message(text=text, sources=message.sources) for message, text in zip(messages, texts, strict=True) if text
-        )
+        texts = [_concluded(written) for [written] in await asyncio.gather(*calls)]
+        sources = [dict.fromkeys(source for message in group for source in message.sources) for group in groups]
+        return tuple(Message(text=t, sources=tuple(s)) for t, s in zip(texts, sources, strict=True) if t)
+
+    def _groups(self, messages: Sequence[Message]) -> list[Sequence[Message]]:
+        """What one summary is made of."""
+        return [[message] for message in messages]
 
 
-def instructed(template: str, max_tokens: int) -> Template:
-    """A token is about three quarters of a word, and a model that thinks first needs room for that."""
-    return Template(template=template.replace("WORDS", str(max_tokens // 4)))
-
-
-def summary(written: Trajectory) -> str:
+def _concluded(written: Trajectory) -> str:
     """What a summariser concluded; "" where there is nothing to be used."""
     return "" if written.error or written.truncated else written.conclusion.strip()
