@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,12 +37,16 @@ class Compared:
     differences: list[Difference]
     votes: Curve | None
     remarks: list[str]
+    margin: float | None = None
 
 
-def compare(outs: Sequence[Path], *, baseline: str | None = None, grades: str | None = None) -> Compared:
+def compare(
+    outs: Sequence[Path], *, baseline: str | None = None, grades: str | None = None, margin: float | None = None
+) -> Compared:
     """Read runs and compare their methods with `baseline`, by default the first run's strategy.
 
-    grades: name of a regrading, a file of each run's grades/ folder. Raises ConfigError.
+    grades: name of a regrading, a file of each run's grades/ folder. margin: see `Difference.verdict`; None for no
+    verdicts. Raises ConfigError.
     """
     runs = [results.read_run(out) for out in outs]
     names = _names(outs, [versions["strategy"] for _, versions in runs])
@@ -68,6 +73,7 @@ def compare(outs: Sequence[Path], *, baseline: str | None = None, grades: str | 
         differences=differences,
         votes=votes,
         remarks=[*_remarks(outs, runs, grades), *_reached(methods, set(names), votes), *_plans(methods, ours)],
+        margin=margin,
     )
 
 
@@ -170,12 +176,14 @@ def print_compared(found: Compared, console: Console | None = None) -> None:
     console.print()
     exact = any(each.p_mcnemar is not None for each in found.differences)
     tests_shown = ("p", "p adj.", *(["McNemar"] if exact else []))
-    table = columns("difference", ("points [95 %]", *tests_shown, "× tokens"), width=40)
+    judged = [] if found.margin is None else [f"within ±{100 * found.margin:g}"]
+    table = columns("difference", ("points [95 %]", *tests_shown, "× tokens", *judged), width=40)
     for each in found.differences:
         interval = f"{points(each.mean)} [{points(each.low, '')}, {points(each.high, '')}]"
         ratio = "–" if each.ttc_ratio is None else f"{each.ttc_ratio:.2f}"
         tests = (_p(each.p), _p(each.p_adjusted), *([_p(each.p_mcnemar)] if exact else []))
-        table.add_row(*(Text(safe(cell)) for cell in (each.method, interval, *tests, ratio)))
+        verdict = [] if found.margin is None else [each.verdict(found.margin)]
+        table.add_row(*(Text(safe(cell)) for cell in (each.method, interval, *tests, ratio, *verdict)))
     console.print(Text(f"minus {safe(found.baseline.name)}, on the same problems and repeats:"))
     console.print(table)
     console.print(Text("p: sign flips over problems; adjusted: false discoveries over this table", style="dim"))
@@ -190,7 +198,7 @@ def write_compared(found: Compared, folder: Path) -> None:
     front = _front(found.rows)
     flat = [{k: v for k, v in asdict(row).items() if k not in ("versus", "groups")} for row in found.rows]
     write(folder / "methods.csv", _csv([{**row, "pareto": row["method"] in front} for row in flat]))
-    write(folder / "differences.csv", _csv([asdict(each) for each in found.differences]))
+    write(folder / "differences.csv", _csv([_with_verdict(each, found.margin) for each in found.differences]))
     for cost in plots.AXES:
         rows = [(row, getattr(row, cost)) for row in found.rows]
         shown = [replace(point, cost=value) for row, value in rows if value and (point := point_of(row)) is not None]
@@ -201,6 +209,11 @@ def write_compared(found: Compared, folder: Path) -> None:
         pictures = plots.draw(shown, cost, lines=lines, front=[shown[place] for place in places], whole=False)
         for kind, data in pictures.items():
             write(folder / f"accuracy_vs_{cost}.{kind}", data)
+
+
+def _with_verdict(difference: Difference, margin: float | None) -> dict[str, Any]:
+    judged = {} if margin is None else {"margin": margin, "verdict": difference.verdict(margin)}
+    return asdict(difference) | judged
 
 
 def _front(rows: Sequence[Row]) -> set[str]:
@@ -229,6 +242,22 @@ def _p(value: float | None) -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def add_margin(parser: argparse.ArgumentParser) -> None:
+    """--margin POINTS, read as a share of 1."""
+    said = "say of each difference whether it is equal, not worse, better or worse to within so many points"
+    parser.add_argument("--margin", type=_margin, metavar="POINTS", help=said)
+
+
+def _margin(text: str) -> float:
+    try:
+        points_given = float(text)
+    except ValueError:
+        points_given = math.nan
+    if not 0 < points_given <= 100:
+        raise ConfigError(f"--margin {text}: give points of accuracy, more than 0 and at most 100")
+    return points_given / 100
+
+
 @config.one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pacore_lab.compare", description=__doc__)
@@ -236,8 +265,9 @@ def main() -> None:
     parser.add_argument("--baseline", help="name of the method that all are compared with; default: the first run's")
     parser.add_argument("--grades", help="name of a regrading (see pacore_lab.regrade) to use instead of the runs' own")
     parser.add_argument("--to", type=Path, default=Path("outputs/compare"), help="folder for CSV files and plots")
+    add_margin(parser)
     given = parser.parse_args()
-    found = compare(given.out, baseline=given.baseline, grades=given.grades)
+    found = compare(given.out, baseline=given.baseline, grades=given.grades, margin=given.margin)
     print_compared(found)
     try:
         write_compared(found, given.to)

@@ -24,7 +24,7 @@ from pacore_lab import analysis, config, results
 from pacore_lab.analysis import Method
 from pacore_lab.bank import Bank, Recorded, Remembering
 from pacore_lab.claims import Claims
-from pacore_lab.compare import Compared, print_compared, write_compared
+from pacore_lab.compare import Compared, add_margin, print_compared, write_compared
 from pacore_lab.dispatch import Dispatcher
 from pacore_lab.errors import ConfigError
 from pacore_lab.interfaces import Strategy
@@ -96,12 +96,13 @@ def sweep(
     *,
     store: Path,
     repeats: int | None = None,
+    margin: float | None = None,
     shown: Callable[[Sequence[Policy]], Iterable[Policy]] = iter,
 ) -> Compared:
     """Every policy that `words` spell, on the bank of the run in `out`, paired with the first of them.
 
-    repeats: of each policy; None for those of the run. shown: passes the policies on, and shows progress. Raises
-    LabError.
+    repeats: of each policy; None for those of the run. margin: as in `compare`. shown: passes the policies on, and
+    shows progress. Raises LabError.
     """
     settings, versions = results.read_run(out)
     model, problems, grader = config.bank(settings)
@@ -134,6 +135,7 @@ def sweep(
             for method, lacking in replayed
             if lacking
         ],
+        margin=margin,
     )
 
 
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("outputs/store.sqlite"), help="store that the run filled")
     parser.add_argument("--repeats", type=int, help="of each policy; default: the run's")
     parser.add_argument("--to", type=Path, default=Path("outputs/sweep"), help="folder for CSV files and plots")
+    add_margin(parser)
     given = parser.parse_args()
     if given.repeats is not None and given.repeats < 1:
         raise ConfigError(f"--repeats {given.repeats}: give 1 or more")
@@ -162,6 +165,7 @@ def main() -> None:
         given.policy,
         store=given.store,
         repeats=given.repeats,
+        margin=given.margin,
         shown=lambda policies: track(policies, "policies", console=console, transient=True),
     )
     print_compared(found)

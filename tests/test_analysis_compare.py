@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,23 @@ def test_only_common_problems_and_repeats_are_paired() -> None:
     assert found.mean == pytest.approx((0.5 + 0.0) / 2)
     assert found.ttc_ratio == pytest.approx(40 / 15)
     assert found.low < found.mean < found.high
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.01, 0.01, "equal"),
+        (-0.004, 0.03, "not worse"),
+        (0.005, 0.03, "not worse"),  # above 0, and perhaps by less than would matter
+        (0.011, 0.03, "better"),
+        (-0.03, -0.011, "worse"),
+        (-0.03, -0.005, "open"),
+        (-0.03, 0.03, "open"),
+    ],
+)
+def test_verdict_within_a_margin(low: float, high: float, verdict: str) -> None:
+    found = paired(method("a", [[1, 1], [0, 1]]), method("b", [[1, 0], [0, 1]]))
+    assert replace(found, low=low, high=high).verdict(0.01) == verdict
 
 
 def test_nothing_in_common_is_said_in_one_line() -> None:

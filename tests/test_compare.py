@@ -128,16 +128,35 @@ def test_the_command_prints_and_writes(
     assert "<b>" not in (tmp_path / "to" / "here" / "accuracy_vs_ttc.svg").read_text()
 
 
+@pytest.mark.parametrize(
+    "wrong", [["--to", "file"], ["--margin", "a lot"], ["--margin", "0"], ["--margin", "nan"]], ids=str
+)
 def test_mistakes_on_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: list[str]
 ) -> None:
     out = folder(tmp_path / "a", run(lambda p, r: 1.0))
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("sys.argv", ["compare", str(out), "--to", str(tmp_path / "file")])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["compare", str(out), *wrong])
     with pytest.raises(SystemExit) as end:
         compare.main()
     err = capsys.readouterr().err
-    assert (end.value.code, err.count("\n"), "--to" in err) == (2, 1, True)
+    assert (end.value.code, err.count("\n"), wrong[0] in err) == (2, 1, True)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "file"}
+
+
+def test_a_margin_adds_verdicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outs = [
+        folder(tmp_path / name, run(score, 400), strategy=name)
+        for name, score in (("base", lambda p, r: float(p % 2)), ("same", lambda p, r: float(p % 2 or p == 0)))
+    ]
+    monkeypatch.setattr("sys.argv", ["compare", *map(str, outs), "--margin", "2", "--to", str(tmp_path / "to")])
+    compare.main()
+    assert "within ±2" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "to" / "differences.csv").read_text().splitlines()))
+    assert [(row["margin"], row["verdict"]) for row in rows if row["method"] == "same"] == [("0.02", "equal")]
 
 
 @settings(max_examples=12, deadline=None)

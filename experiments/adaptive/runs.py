@@ -20,6 +20,7 @@ from pacore_lab import analysis, config, engine, plots, results
 from pacore_lab.analysis import Method
 from pacore_lab.terminal import columns, kilo, percent, points
 
+MARGIN = 0.01
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
 
@@ -89,6 +90,7 @@ def write_table(
                 "difference_low": versus and versus.low,
                 "difference_high": versus and versus.high,
                 "ttc_ratio": versus and versus.ttc_ratio,
+                "within_1_point": versus and versus.verdict(MARGIN),
             }
         )
         if row.graded < row.episodes:
@@ -99,7 +101,7 @@ def write_table(
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     heads = ["accuracy % [95 %]", "TTC k", "path k", "aborted"]
-    heads += [*(["run s"] if seconds else []), *([f"− {baseline}", "× tokens"] if baseline else [])]
+    heads += [*(["run s"] if seconds else []), *([f"− {baseline}", "× tokens", "within ±1"] if baseline else [])]
     shown = columns("strategy", heads, width=44)
     for each, method in zip(rows, found.values(), strict=True):
         row = analysis.row_of(method)
@@ -108,7 +110,11 @@ def write_table(
             cells.append(f"{each['seconds']:.0f}")
         if baseline and each["difference"] is not None:
             low, high = points(each["difference_low"], ""), points(each["difference_high"], "")
-            cells += [f"{points(each['difference'])} [{low}, {high}]", f"{each['ttc_ratio']:.2f}"]
+            cells += [
+                f"{points(each['difference'])} [{low}, {high}]",
+                f"{each['ttc_ratio']:.2f}",
+                each["within_1_point"],
+            ]
         shown.add_row(*map(Text, cells), *([""] * (len(heads) + 1 - len(cells))))
     Console(width=140).print(shown)
     return rows

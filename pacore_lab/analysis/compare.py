@@ -38,6 +38,19 @@ class Difference:
     p_mcnemar: float | None = None
     p_adjusted: float | None = None
 
+    def verdict(self, margin: float) -> str:
+        """What the interval says of a difference of `margin` (a share of 1), such as one that would not matter.
+
+        "equal": all of it within the margin on both sides; "not worse": above -margin; "better", "worse": all of it
+        beyond; "open": none of these. An interval of 95 % makes each side a one-sided test at 2.5 % (Schuirmann,
+        J. Pharmacokinet. Biopharm. 15, 1987; for "not worse" Piaggio et al., JAMA 308, 2012).
+        """
+        if self.low > margin:
+            return "better"
+        if self.low >= -margin:
+            return "equal" if self.high <= margin else "not worse"
+        return "worse" if self.high < -margin else "open"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Pairs:
