@@ -79,16 +79,22 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200, help="problems; %(default)s")
     parser.add_argument("--repeats", type=int, default=8, help="%(default)s")
     parser.add_argument("--seed", type=int, default=20, help="of the problems; %(default)s")
+    parser.add_argument("--only", nargs="+", metavar="POLICY", help=f"beside {FIXED!r}, of the table's; default: all")
     parser.add_argument("--work", type=Path, default=Path("outputs/policies"), help="for the runs; %(default)s")
     parser.add_argument("--to", type=Path, default=HERE / "results", help="for the table; %(default)s")
     given = parser.parse_args()
+    chosen = POLICIES[given.problems]
+    if unknown := set(given.only or ()) - set(chosen):
+        parser.error(f"--only {min(unknown)!r} is no policy on {given.problems}, which has: {'; '.join(chosen)}")
     draws = [f"problems.n={given.n}", f"problems.seed={given.seed}", f"repeats={given.repeats}", "grader.cache=null"]
     common = [f"problems={given.problems}", f"model={MODELS[given.problems]}", *draws]
     policies = {
         name: words + (SYNTHESIZER if given.problems == "arithmetic" and synthesizes(words) else "")
-        for name, words in POLICIES[given.problems].items()
+        for name, words in chosen.items()
+        if given.only is None or name in (FIXED, *given.only)
     }
-    folders = run_all(policies, common, given.work / given.problems, shared=True)
+    work = given.work / f"{given.problems}-{given.n}x{given.repeats}-seed{given.seed}"
+    folders = run_all(policies, common, work, shared=True)
     rows = write_table(folders, given.to / f"{given.problems}.csv", baseline=FIXED)
     write_plot(rows, given.to / f"{given.problems}.png", always=[FIXED, "PaCoRe [16]", "majority vote"])
 

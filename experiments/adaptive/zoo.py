@@ -82,10 +82,10 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=HERE / "results", help="for the tables; %(default)s")
     given = parser.parse_args()
     common = [*COMMON, f"problems.n={given.problems}", f"problems.seed={given.seed}"]
-    found = []
+    work, found = given.work / f"{given.problems}-seed{given.seed}", []
     for budget in given.budget or BUDGETS:
         print(f"\nbudget {budget}: {BUDGETS[budget]} trajectories", flush=True)
-        folders = run_all(strategies(budget), common, given.work / budget, shared=False)
+        folders = run_all(strategies(budget), common, work / budget, shared=False)
         rows = write_table(folders, given.to / f"zoo_{budget}.csv", baseline="majority vote", seconds=True)
         found += [{**row, "name": f"{row['name']} ({budget})"} for row in rows]
     write_plot(found, given.to / "zoo.png", always=["majority vote", "PaCoRe ("])
