@@ -58,7 +58,7 @@ class Live:
     async def _launch(self) -> None:
         for index, name in self._draws:
             await self._dispatcher.slots.acquire(self._priority)
-            if self._dispatcher.budget_spent:
+            if self._dispatcher.budget.spent:
                 self._dispatcher.slots.release()
                 self._events.put_nowait(None)
                 return
@@ -78,7 +78,7 @@ class Live:
 
     def _land(self, index: int, joined: bool, task: asyncio.Task[Trajectory]) -> None:
         if not task.cancelled() and task.exception() is None:
-            self._dispatcher.charged += task.result().completion.generated_tokens
+            self._dispatcher.budget.charged += task.result().completion.generated_tokens
         self._dispatcher.slots.release()
         self._events.put_nowait((index, joined))
 
@@ -126,7 +126,7 @@ class Live:
         # What came from the store came at once: in that time nothing else was written, though it would have been.
         lag = self.clock if any(trajectory.reused for trajectory in self.seen) else 0
         self.discarded = sum(max(flight.spent, 0 if _finished(flight) else lag) for flight in left)
-        self._dispatcher.charged += sum(flight.spent for flight in left if not _finished(flight))
+        self._dispatcher.budget.charged += sum(flight.spent for flight in left if not _finished(flight))
 
 
 class Replayed:
@@ -178,7 +178,7 @@ class Replayed:
                 return replace(trajectory, completion=cut(trajectory.completion, int(when)), running=True)
             del self._running[index]
             self.seen.append(trajectory)
-            self._dispatcher.charged += trajectory.completion.generated_tokens
+            self._dispatcher.budget.charged += trajectory.completion.generated_tokens
             self._dispatcher.counters.reused += trajectory.error is None
             return trajectory
         raise StopAsyncIteration
@@ -198,7 +198,7 @@ class Replayed:
         spent = tokens if trajectory.error else min(tokens, self.clock)
         self.aborted += 1
         self.discarded += spent
-        self._dispatcher.charged += spent
+        self._dispatcher.budget.charged += spent
 
 
 def _finished(flight: Flight) -> bool:

@@ -127,8 +127,23 @@ class Flight:
         return max(self.tokens, self.spent_before)
 
 
+@dataclass(slots=True)
+class Budget:
+    """Tokens after which nothing more is launched, and those charged so far: a study's, whoever was asked for them.
+
+    Those of all episodes count, reused and discarded ones included. tokens: None for no end.
+    """
+
+    tokens: int | None = None
+    charged: int = 0
+
+    @property
+    def spent(self) -> bool:
+        return self.tokens is not None and self.charged >= self.tokens
+
+
 class Dispatcher:
-    """budget: tokens after which nothing more is launched; those of all episodes, reused and discarded ones included.
+    """budget: shared by the dispatchers of a run; None for no end.
 
     finish_aborted: sample aborted trajectories to their end when nothing else waits, for the store; no episode pays.
     Raises ConfigError for a concurrency below 1.
@@ -142,7 +157,7 @@ class Dispatcher:
         params: SamplingParams,
         concurrency: int,
         retry: Retry | None = None,
-        budget: int | None = None,
+        budget: Budget | None = None,
         finish_aborted: bool = False,
     ) -> None:
         self.backend = backend
@@ -154,14 +169,9 @@ class Dispatcher:
         self._flights: dict[str, Flight] = {}
         self._tickets = itertools.count()
         self._exhausted = 0
-        self._budget = budget
+        self.budget = budget or Budget()
         self._finish_aborted = finish_aborted
         self._idle: set[asyncio.Task[None]] = set()
-        self.charged = 0
-
-    @property
-    def budget_spent(self) -> bool:
-        return self._budget is not None and self.charged >= self._budget
 
     def priority(self, depth: int) -> tuple[int, int]:
         """Later rounds first, then first come: to be used for all samples of one call."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from pacore_lab import terminal
 from pacore_lab.claims import Claims
-from pacore_lab.dispatch import Dispatcher
+from pacore_lab.dispatch import Budget, Dispatcher
 from pacore_lab.errors import BackendError, BudgetSpent, ConfigError, StoreError
 from pacore_lab.record import line_of
 from pacore_lab.results import RunFolder
@@ -23,13 +23,14 @@ class Episodes:
         self._run = run
         self._folder = folder
         self._store = store
+        self._budget = Budget(run.budget)
         self._dispatcher, *others = [
             Dispatcher(
                 backend=backend,
                 store=store,
                 params=model.sampling,
                 concurrency=run.concurrency,
-                budget=run.budget,
+                budget=self._budget,
                 finish_aborted=run.finish_aborted,
             )
             for backend, model in [
@@ -47,6 +48,7 @@ class Episodes:
         episodes = [(problem, repeat) for repeat in range(self._run.repeats) for problem in problems]
         self._claims = Claims((problem.id, repeat) for problem, repeat in episodes)
         for line in self._folder.lines() if self._folder.done else ():
+            self._budget.charged += line["tokens"]["ttc"]
             if line.get("claim"):
                 self._claims.made((line["request_id"], line["repeat"]), *line["claim"])
             else:

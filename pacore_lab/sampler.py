@@ -138,7 +138,7 @@ class EpisodeSampler:
         every: int | None = None,
     ) -> AsyncIterator[Live | Replayed]:
         dispatcher = self._of(role)
-        if dispatcher.budget_spent:
+        if dispatcher.budget.spent:
             raise BudgetSpent
         params = dispatcher.params
         if max_tokens is not None:

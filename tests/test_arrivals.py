@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pacore_lab.arrivals import cut
-from pacore_lab.dispatch import Dispatcher
+from pacore_lab.dispatch import Budget, Dispatcher
 from pacore_lab.errors import BudgetSpent, NeverSampled, Unsupported
 from pacore_lab.interfaces import Capabilities, Chunk, OnChunk, Request
+from pacore_lab.sampler import EpisodeSampler
 from pacore_lab.types import Completion, Trajectory
 from tests import doubles
 
@@ -197,12 +198,19 @@ def test_a_cut_completion_has_its_tokens_and_no_more() -> None:
 async def test_a_spent_budget_launches_nothing_more(tmp_path: Path) -> None:
     backend = Steps([10])
     async with doubles.dispatcher(backend, tmp_path, concurrency=1) as plain:  # type: ignore[arg-type]
-        dispatch = Dispatcher(backend=backend, store=plain.store, params=plain.params, concurrency=1, budget=25)  # type: ignore[arg-type]
+        budget = Budget(25)
+        dispatch, judge = (
+            Dispatcher(backend=backend, store=plain.store, params=plain.params, concurrency=1, budget=budget)  # type: ignore[arg-type]
+            for _ in range(2)
+        )
         with pytest.raises(BudgetSpent):
             await doubles.episode(dispatch).sample(doubles.user("q"), 9)
         assert backend.begun == 3  # 10 and 20 tokens are within 25
         with pytest.raises(BudgetSpent):
             await doubles.episode(dispatch, problem="other").sample(doubles.user("q"), 1)
+        judged = EpisodeSampler(dispatch, seed=0, problem="judged", repeat=0, roles={"judge": judge})
+        with pytest.raises(BudgetSpent):  # a role's own dispatcher spends from the same budget
+            await judged.sample(doubles.user("q"), 1, role="judge")
         assert backend.begun == 3
 
 

@@ -42,6 +42,9 @@ def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(tmp_path: Path) ->
     drawn = sum(line["tokens"]["ttc"] for line in done.values())
     assert drawn <= spent // 2 + 4 * 80  # beyond it only what was in flight
     assert {line["error"] for line in done.values()} == {None}
+    sampled = len(finished_in(tmp_path / "s.sqlite"))
+    assert invoke(*arguments(tmp_path, *words, f"budget={drawn}")).code != 0  # what is done has spent this one
+    assert len(finished_in(tmp_path / "s.sqlite")) == sampled
     assert invoke(*arguments(tmp_path, *words, "budget=1000000")).code == 0
     assert len(results_of(tmp_path / "o")) == 10
     assert len(finished_in(tmp_path / "s.sqlite")) == len(finished_in(tmp_path / "whole" / "s.sqlite")) == 50
