@@ -1,4 +1,4 @@
-"""Self-consistency that stops when it knows enough (arXiv 2305.11860, algorithm 1; 2401.10480, section 2.2)."""
+"""Self-consistency that stops when it knows enough (arXiv 2305.11860, 2401.10480)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class AdaptiveVote:
 
     Nothing is aborted, at the price of waiting for each batch. Adaptive consistency is batch=1 with a Beta or Dirichlet
     rule; early-stopping self-consistency is batch=5 with windows of 5 that stop when unanimous.
+    by_last: after a stop by the rule only the last batch votes: the answer is that of the unanimous window, as in the
+    code of early-stopping self-consistency, whatever the windows before it said.
     Raises ValueError for arguments out of range and for a grader whose answers cannot be compared.
     """
 
@@ -23,6 +25,7 @@ class AdaptiveVote:
     batch: int
     rule: StopRule
     grader: Grader
+    by_last: bool = False
     needs = frozenset({"answers"})
 
     def __post_init__(self) -> None:
@@ -32,7 +35,10 @@ class AdaptiveVote:
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
         found: list[Trajectory] = []
-        while len(found) < self.most and not self.rule([trajectory.answer_class for trajectory in found]):
+        stopped = False
+        while len(found) < self.most and not stopped:
             batch = await sampler.sample(problem.messages, min(self.batch, self.most - len(found)))
             found = await classified([*found, *batch], self.grader)
-        return elected(found, [Round.of(found)])
+            stopped = self.rule([trajectory.answer_class for trajectory in found])
+        voters = found[-len(batch) :] if stopped and self.by_last else found
+        return elected(voters, [Round.of(found)])

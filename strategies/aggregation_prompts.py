@@ -1,6 +1,6 @@
 """P(x, M) of methods that differ from PaCoRe by their prompt: Mixture-of-Agents, AggLM, and one that revises.
 
-The wordings are ours; what is told to the model and where it stands are the papers'.
+The wordings are ours; what MoA and AggLM tell the model, and where it stands, are the papers'.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Responses from models:
 
 AGGLM = """\
 A problem and {{ ref_responses | length }} candidate solutions to it follow. Any number of them may be right, perhaps \
-none, and the most frequent answer need not be the right one.
+none.
 
 Problem:
 {{ original_prompt }}
@@ -35,8 +35,7 @@ Candidate {{ loop.index }}:
 {{ response }}
 {% endfor %}
 Review the candidates, find and correct their mistakes, and reconcile what is right in them. Combine it, or solve the \
-problem anew where none is of use, into one complete and correct solution, with the final answer in the form that the \
-problem asks for.
+problem anew where none is of use, into one complete and correct solution.
 """
 
 REVISE = """\
@@ -87,5 +86,5 @@ def agglm() -> Template:
 
 
 def revise() -> Template:
-    """The previous answer, to be checked and given again (as the revisions of arXiv 2408.03314, section 6)."""
+    """The previous answer, to be checked and given again (after arXiv 2408.03314, section 6, but untrained)."""
     return Template(template=REVISE)

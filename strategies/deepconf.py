@@ -26,8 +26,8 @@ class DeepConfOffline:
     """n whole traces; of those with an answer the surest share `keep` votes, each with its score (section 3.2).
 
     score: mean of all tokens, of the last `tail` tokens, the lowest window of `window` tokens, or the mean of the
-    lowest 10 % of windows (section 3.1). Of a trace shorter than the window, the trace is the window. Kept is what
-    reaches the (1 - keep) percentile of the scores.
+    lowest 10 % of windows (sections 2 and 3.1). Of a trace shorter than the window, the trace is the window. Kept is
+    what reaches the (1 - keep) percentile of the scores.
     Raises ValueError for arguments out of range and for a grader whose answers cannot be compared.
     """
 

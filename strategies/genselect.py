@@ -13,7 +13,7 @@ from pacore_lab.types import Problem, Round, Solution
 from strategies.prompts import Template
 from strategies.verdicts import Question, none_presentable, presentable
 
-# The wording is ours; indices from 0 and the last line are the paper's (appendix A).
+# The wording is ours; indices from 0 and the last line are the paper's.
 PROMPT = """\
 Several solutions to one problem follow. Find the best of them.
 

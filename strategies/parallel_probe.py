@@ -1,6 +1,8 @@
 """Parallel-Probe (arXiv 2602.03845): branches are asked for their answer while they think, and pruned or stopped by it.
 
-The constants are those of the authors' evaluation (github.com/zhengkid/Parallel-Probe, evaluation_main_table.py).
+branches, warmup, patience and stable are those of the authors' evaluation (github.com/zhengkid/Parallel-Probe,
+evaluation_main_table.py), every is that of its data; the words of a probe and its length are ours. Their code asks once
+more before the first round that counts, and takes the majority again without the branches that it has just pruned.
 """
 
 from __future__ import annotations

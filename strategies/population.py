@@ -13,7 +13,7 @@ from pacore_lab.types import Round
 class Population:
     """`loops` rounds of `width` trajectories, the first included, and no last round of one: PaCoRe then takes a vote.
 
-    RSA (arXiv 2509.26626, section 3) has N = 16 and T = 10 and ends with a vote or a random member of the population.
+    RSA (arXiv 2509.26626) has N = 16 and T = 10 and ends with a vote or a random member of the population.
     """
 
     width: int

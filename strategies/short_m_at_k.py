@@ -14,8 +14,8 @@ from strategies.answers import classified, elected, require_comparable
 class ShortMAtK:
     """k are started; when m are done the rest is aborted, and those m vote.
 
-    A tie goes to the answer with the shortest trajectory, as in the paper. One that failed or was truncated is not
-    done: it is passed over and has no vote.
+    A tie goes to the answer with the shortest trajectory (in the paper, with the shortest thinking). One that failed or
+    was truncated is not done: it is passed over and has no vote.
     Raises ValueError for arguments out of range and for a grader whose answers cannot be compared.
     """
 

@@ -17,7 +17,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(128)
 
 @dataclass(frozen=True, kw_only=True)
 class Beta:
-    """P(Beta(v1 + 1, v2 + 1) > 1/2) >= threshold, v1 and v2 the two largest classes (arXiv 2305.11860, section 3).
+    """P(Beta(v1 + 1, v2 + 1) > 1/2) >= threshold, v1, v2 the largest classes (the Beta criterion of arXiv 2305.11860).
 
     That is the probability that the leader's share of the votes of these two is the larger one, from a uniform prior.
     """
@@ -35,7 +35,7 @@ class Beta:
 
 @dataclass(frozen=True, kw_only=True)
 class Dirichlet:
-    """P(the largest class so far is the likeliest answer) >= threshold (arXiv 2305.11860, section 3 and appendix).
+    """P(the largest class so far is the likeliest answer) >= threshold (the Dirichlet criterion of arXiv 2305.11860).
 
     The posterior is from a uniform prior over the classes seen. A class that nobody voted for yet does not exist for
     it; but where one class alone was seen, a second without votes stands for the others, as in the authors' code: up
@@ -55,7 +55,7 @@ class Dirichlet:
 
 @dataclass(frozen=True, kw_only=True)
 class Unanimous:
-    """A window of answers is one class (arXiv 2401.10480, section 2.2). Windows are blocks one after another, they
+    """A window of answers is one class (arXiv 2401.10480). Windows are blocks one after another, they
     do not slide. An invalid answer is no agreement.
     """
 

@@ -19,7 +19,7 @@ class All:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSubset:
-    """k messages at random for each trajectory (RSA, arXiv 2509.26626, section 3; PDR's random-k, 2510.01123).
+    """k messages at random for each trajectory (RSA, arXiv 2509.26626; PDR's random-k, 2510.01123).
 
     The draw follows from the messages' sources, the seed and the trajectory's place; messages keep their order. All of
     them where there are no more than k.

@@ -53,7 +53,7 @@ class Confidence:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceConfidence:
-    """The mean confidence of its tokens (DeepConf, arXiv 2508.15260, section 3.1; `Completion.confidences`)."""
+    """The mean confidence of its tokens (DeepConf, arXiv 2508.15260, equation 3; `Completion.confidences`)."""
 
     needs = frozenset({"logprobs", "top_logprobs"})
 

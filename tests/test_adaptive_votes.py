@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,21 @@ async def test_an_undecided_vote_ends_at_the_most(tmp_path: Path) -> None:
     assert (none.answers, none.reason) == ((), "no valid answer among 3 trajectories")
 
 
-async def test_early_stopping_asks_for_windows_and_votes_over_all(tmp_path: Path) -> None:
-    solution, backend, _ = await solve(vote(Unanimous(window=3), batch=3), said("aabaabbbb"), tmp_path)
-    assert len(backend.requests) == 9
-    assert [answer.content for answer in solution.answers] == ["\\boxed{b}"]  # 5 : 4
+@pytest.mark.parametrize(
+    ("answers", "by_last", "elected"),
+    [
+        ("aabaabbbb", False, "b"),  # 5 : 4
+        ("aaaabaaaacbbbbb", False, "a"),  # 8 : 6
+        ("aaaabaaaacbbbbb", True, "b"),  # the authors' code never looks back at what came before the window
+        ("aabab aab", True, "a"),  # never unanimous: a vote over all
+    ],
+)
+async def test_early_stopping_asks_for_windows(answers: str, by_last: bool, elected: str, tmp_path: Path) -> None:
+    size = 5 if len(answers) % 5 == 0 else 3
+    strategy = replace(vote(Unanimous(window=size), most=len(answers), batch=size), by_last=by_last)
+    solution, backend, _ = await solve(strategy, said(answers), tmp_path)
+    assert len(backend.requests) == len(answers)
+    assert {answer.content for answer in solution.answers} == {f"\\boxed{{{elected}}}"}
 
 
 async def test_a_batch_is_the_same_draws_as_one_at_a_time(tmp_path: Path) -> None:

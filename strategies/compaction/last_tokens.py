@@ -1,4 +1,4 @@
-"""The tail of each trajectory, thinking included (as Markovian RSA carries it, 4,096 of them: arXiv 2605.05365)."""
+"""The tail of each trajectory, thinking and conclusion (in Markovian RSA, arXiv 2605.05365, that of the reasoning)."""
 
 from __future__ import annotations
 

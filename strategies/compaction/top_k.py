@@ -1,4 +1,4 @@
-"""The messages of the trajectories a model was surest of (PDR's top-k, arXiv 2510.01123)."""
+"""The messages of the best trajectories (PDR's top-k workspace, arXiv 2510.01123; ranking by confidence is ours)."""
 
 from __future__ import annotations
 
