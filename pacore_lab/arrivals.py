@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -47,6 +48,7 @@ class Live:
         self.aborted = 0
         self.discarded = 0
         self.clock = 0
+        self.lacking = 0
         self._dispatcher, self._prompt, self._draws, self._params = dispatcher, prompt, draws, params
         self._priority, self._partial, self._every = priority, partial, every
         self._flights: dict[int, Flight] = {}
@@ -133,8 +135,10 @@ class Replayed:
     """Draws of which the store has everything that there will be: `rows`, by name; those without a row never were.
 
     Trajectory number i in the order of arrival ends when as many tokens are written as the longest of the first i has;
-    at that moment a running one has as many, or all of its own. What was aborted when it was stored, or never sampled,
-    arrives last, as a failure that says so.
+    at that moment a running one has as many, or all of its own. What failed fails again. What was aborted when it was
+    stored, or never sampled, arrives last, as a failure that says so.
+    lacking: draws that make the replay another one than the live call: those never sampled, which might have arrived
+    first, and those handed out although they were aborted when they were stored.
     """
 
     def __init__(
@@ -145,14 +149,21 @@ class Replayed:
         self.aborted = 0
         self.discarded = 0
         self.clock = 0
+        self._held = rows.keys()
+        self.lacking = sum(name.id not in rows for _, name in draws)
         self._running: dict[int, Trajectory] = {}
         self._events: list[tuple[float, int, int, int]] = []  # when, finished (1) or running (0), rank, index
         found = [(rows[name.id].seq, index, rows[name.id]) for index, name in draws if name.id in rows]
-        whole = sorted((entry for entry in found if entry[2].error is None), key=lambda entry: entry[0])
+        whole = sorted((entry for entry in found if entry[2].error != ABORTED), key=lambda entry: entry[0])
         ends = accumulate((row.completion.generated_tokens for _, _, row in whole), max)
         for rank, ((seq, index, row), end) in enumerate(zip(whole, ends, strict=True)):
             self._running[index] = Trajectory(
-                id=row.id, index=index, completion=row.completion, reused=True, arrival=seq
+                id=row.id,
+                index=index,
+                completion=row.completion,
+                error=row.error,
+                reused=row.error is None,
+                arrival=seq,
             )
             self._events.append((end, 1, rank, index))
             if every is not None:
@@ -160,8 +171,8 @@ class Replayed:
                 self._events += [(mark, 0, rank, index) for mark in marks]
         for index, name in draws:
             if index not in self._running:
-                self._running[index] = never_sampled(name, index, rows.get(name.id))
-                self._events.append((float("inf"), 1, index, index))
+                self._running[index] = _not_held(name, index, rows.get(name.id))
+                self._events.append((math.inf, 1, index, index))
         heapq.heapify(self._events)
 
     def __aiter__(self) -> Replayed:
@@ -173,13 +184,14 @@ class Replayed:
             trajectory = self._running.get(index)
             if trajectory is None:
                 continue  # aborted
-            self.clock = max(self.clock, int(when) if trajectory.error is None else 0)
+            self.clock = max(self.clock, 0 if when == math.inf else int(when))
             if not finished:
                 return replace(trajectory, completion=cut(trajectory.completion, int(when)), running=True)
             del self._running[index]
             self.seen.append(trajectory)
             self._dispatcher.budget.charged += trajectory.completion.generated_tokens
             self._dispatcher.counters.reused += trajectory.error is None
+            self.lacking += when == math.inf and trajectory.id in self._held
             return trajectory
         raise StopAsyncIteration
 
@@ -205,13 +217,13 @@ def _finished(flight: Flight) -> bool:
     return flight.task.done() and not flight.task.cancelled() and flight.task.exception() is None
 
 
-def never_sampled(name: SampleName, index: int, row: Stored | None = None) -> Trajectory:
-    """What a bank has to offer in place of a trajectory that it does not hold."""
-    if row is None or row.error != ABORTED:
+def _not_held(name: SampleName, index: int, row: Stored | None) -> Trajectory:
+    """What a bank has to offer in place of a trajectory that it does not hold, or not to its end."""
+    if row is None:
         completion, reason = Completion(content="", finish_reason="error"), "failed: never sampled in this bank"
     else:
         completion, reason = row.completion, "failed: aborted when it was sampled for this bank"
-    return Trajectory(id=name.id, index=index, completion=completion, error=reason, reused=True)
+    return Trajectory(id=name.id, index=index, completion=completion, error=reason)
 
 
 def cut(completion: Completion, tokens: int) -> Completion:

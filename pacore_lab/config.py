@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import difflib
 import functools
 import itertools
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -27,9 +25,10 @@ from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 
-from pacore_lab.errors import ConfigError, LabError
+from pacore_lab import spelling
+from pacore_lab.errors import ConfigError, LabError, within
 from pacore_lab.interfaces import Grader, ProblemSet, PromptBuilder, Strategy
 from pacore_lab.names import digest
 from pacore_lab.run import Role, Run
@@ -60,6 +59,9 @@ class Config:
     store: str = "outputs/store.sqlite"
 
 
+KEYS = [field.name for field in fields(Config)]
+
+
 class Extensions(SearchPathPlugin):
     """Installed packages add their `conf/` folder by an entry point of the group `pacore_lab` (CONTRIBUTING.md)."""
 
@@ -75,9 +77,10 @@ OmegaConf.register_new_resolver("repo", lambda path: str(_ROOT / path), replace=
 
 def build(config: DictConfig) -> Run:
     """Instantiate everything (cheap: heavy objects are built later). Raises ConfigError naming the key."""
-    known = {field.name for field in fields(Config)}
-    for key in sorted(known ^ {str(key) for key in config}):
-        raise ConfigError(_unknown_key(key) if key in config else f"{key} was taken away; leave out ~{key}")
+    for key in sorted(set(KEYS) ^ {str(key) for key in config}):
+        raise ConfigError(
+            spelling.unknown_key(key, KEYS) if key in config else f"{key} was taken away; leave out ~{key}"
+        )
     _complete_roles(config)
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ConfigError(f"{missing[0]} is not set; give it on the command line: {missing[0]}=VALUE")
@@ -94,10 +97,7 @@ def build(config: DictConfig) -> Run:
     parts = {
         key: instantiate(config[key], _convert_="all") for key in ("strategy", "backend", "model", "problems", "grader")
     }
-    changed = [
-        text for text in overrides if text.lstrip("+").startswith(("strategy.", "strategy/", "roles.", "model@roles."))
-    ]
-    name = " ".join([choices["strategy"], *(text[len("strategy.") :] for text in changed)])
+    name = " ".join([choices["strategy"], *spelling.changes(overrides)])
     label = "-".join([choices["strategy"], choices["problems"], settings["model"]["name"], f"seed{settings['seed']}"])
     out = places["out"] or f"outputs/{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}-{distinct}"
     return Run(
@@ -108,7 +108,7 @@ def build(config: DictConfig) -> Run:
         limit=settings["limit"],
         pool=settings["pool"],
         concurrency=places["concurrency"],
-        roles={str(name): Role(**instantiate(config.roles[name], _convert_="all")) for name in config.roles},
+        roles={str(name): _role(str(name), config.roles[name]) for name in config.roles},
         budget=places["budget"],
         finish_aborted=places["finish_aborted"],
         out=Path(out),
@@ -122,11 +122,24 @@ def _complete_roles(config: DictConfig) -> None:
     """A role that names no model has the run's, one that names no backend has one like the run's, for its model."""
     OmegaConf.set_struct(config.roles, False)
     for name, role in config.roles.items():
+        if not OmegaConf.is_dict(role):
+            raise ConfigError(f"roles.{name} is {role!r}; give it a model: model@roles.{name}=OPTION")
         if strange := sorted(set(role) - {"model", "backend"}):
             raise ConfigError(f"there is no key roles.{name}.{strange[0]}; a role has model and backend")
         for key in ("model", "backend"):
             if key not in role:
                 role[key] = config[key]  # with its interpolations, which are relative to the role from here on
+            elif not OmegaConf.is_dict(role[key]) or "_target_" not in role[key]:
+                raise ConfigError(f"roles.{name}.{key} is no {key} yet; name one first: {key}@roles.{name}=OPTION")
+
+
+def _role(name: str, config: DictConfig) -> Role:
+    """Its parts complain about `model.KEY` and `backend.KEY`, and do not know whose they are."""
+    with within(f"roles.{name}"):
+        try:
+            return Role(**instantiate(config, _convert_="all"))
+        except HydraException as error:
+            raise ConfigError(explain(error)) from error
 
 
 def regrading(settings: Mapping[str, Any], words: Sequence[str]) -> tuple[Grader, dict[str, Any], ProblemSet]:
@@ -149,7 +162,7 @@ def regrading(settings: Mapping[str, Any], words: Sequence[str]) -> tuple[Grader
         except ConfigKeyError as error:
             raise ConfigError(f"the run's grader has no key {error.full_key}; name another with grader=") from None
     if missing := sorted(OmegaConf.missing_keys(config)):
-        raise ConfigError(f"grader.{missing[0]} is not set; give it: grader.{missing[0]}=VALUE")
+        raise ConfigError(f"{missing[0]} is not set; give it: {missing[0]}=VALUE")
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     grader = instantiate(config, _convert_="all")
     return grader, resolved, instantiate(settings["problems"], _convert_="all")
@@ -170,7 +183,7 @@ def policies(settings: Mapping[str, Any], spelled: Sequence[str], grader: Grader
     composed = functools.lru_cache(maxsize=None)(lambda *groups: compose("config", list(groups)))
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
         for words in spelled:
-            for choice in _choices_of(shlex.split(words)):
+            for choice in _choices_of(spelling.words_of(words)):
                 values = [word for word in choice if re.match(r"strategy\.", word)]  # composing is the slow part
                 config = copy.deepcopy(composed(*(word for word in choice if word not in values)))
                 for value in OverridesParser.create().parse_overrides(values):
@@ -180,7 +193,7 @@ def policies(settings: Mapping[str, Any], spelled: Sequence[str], grader: Grader
                 config.merge_with({key: settings[key] for key in ("seed", "model", "problems")})
                 config.grader = grader
                 if missing := sorted(OmegaConf.missing_keys(config.strategy)):
-                    raise ConfigError(f"strategy.{missing[0]} is not set; give it: strategy.{missing[0]}=VALUE")
+                    raise ConfigError(f"{missing[0]} is not set; give it: {missing[0]}=VALUE")
                 name = " ".join(word.removeprefix("strategy=").removeprefix("strategy.") for word in choice)
                 found.append((name, instantiate(config.strategy, _convert_="all")))
     return found
@@ -269,20 +282,13 @@ def explain(error: BaseException) -> str:
     while isinstance(error, HydraException) and isinstance(error.__cause__, (LabError, ValueError, HydraException)):
         error = error.__cause__
     text = str(error)
+    if isinstance(error, InterpolationKeyError) and (absent := re.search(r"'([^']+)' not found", text)):
+        key = error.full_key
+        return f"{key} takes its value from {absent.group(1)}, which the options chosen do not have; set {key}=VALUE"
     if unknown := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(unknown.group(1))
+        return spelling.unknown_key(unknown.group(1), KEYS)
     text = text.partition("Config search path")[0]
     lines = [line.strip() for line in text.splitlines()]
     return " ".join(
         line for line in lines if line and not line.startswith(("object_type", "reference_type", "Set the env"))
     )
-
-
-def _unknown_key(key: str) -> str:
-    head, _, rest = key.partition(".")
-    known = [field.name for field in fields(Config)]
-    if rest and head in known:
-        return f"there is no key {key}; python run.py --cfg job prints those of {head} (+{key}= adds to a free mapping)"
-    close = difflib.get_close_matches(head, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the root keys are {', '.join(known)}"
-    return f"there is no key {key}; {hint}"

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pacore_lab.budget import Budget
 from pacore_lab.errors import ConfigError, EngineDead, NeverSampled, RequestError, TransientError
 from pacore_lab.interfaces import Backend, Chunk, OnChunk, Request
 from pacore_lab.names import SampleName
@@ -125,21 +126,6 @@ class Flight:
         if self.task.done() and not self.task.cancelled() and self.task.exception() is None:
             return self.task.result().completion.generated_tokens
         return max(self.tokens, self.spent_before)
-
-
-@dataclass(slots=True)
-class Budget:
-    """Tokens after which nothing more is launched, and those charged so far: a study's, whoever was asked for them.
-
-    Those of all episodes count, reused and discarded ones included. tokens: None for no end.
-    """
-
-    tokens: int | None = None
-    charged: int = 0
-
-    @property
-    def spent(self) -> bool:
-        return self.tokens is not None and self.charged >= self.tokens
 
 
 class Dispatcher:

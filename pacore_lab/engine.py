@@ -15,7 +15,7 @@ from typing import Any
 
 from pacore_lab import analysis, report, results, terminal
 from pacore_lab.episodes import Episodes
-from pacore_lab.errors import BudgetSpent, ConfigError, DataError, LabError
+from pacore_lab.errors import BudgetSpent, ConfigError, DataError, LabError, within
 from pacore_lab.interfaces import Arrivals
 from pacore_lab.needs import refuse_role, refuse_unsupported
 from pacore_lab.run import Run
@@ -39,8 +39,10 @@ async def run(run: Run) -> None:
     engines = [run.backend, *(role.backend for role in run.roles.values())]
     try:
         await run.grader.start()
-        for backend in engines:
-            await backend.start()
+        await run.backend.start()
+        for name, role in run.roles.items():
+            with within(f"roles.{name}"):
+                await role.backend.start()
         gc.freeze()  # an engine brings millions of objects that stay: the collector need not look at them again
         refuse_unsupported(run.strategy, run.model, run.backend.capabilities)
         for name, role in run.roles.items():
@@ -91,6 +93,7 @@ class _Asked(BaseException):
 
 class _Probe:
     width = 0
+    spent = 0
 
     async def sample(self, prompt: Prompt, n: int, **_: object) -> list[Trajectory]:
         self.width = n

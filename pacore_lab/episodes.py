@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from pacore_lab import terminal
+from pacore_lab.budget import Budget
 from pacore_lab.claims import Claims
-from pacore_lab.dispatch import Budget, Dispatcher
+from pacore_lab.dispatch import Dispatcher
 from pacore_lab.errors import BackendError, BudgetSpent, ConfigError, StoreError
 from pacore_lab.record import line_of
 from pacore_lab.results import RunFolder
@@ -63,7 +64,7 @@ class Episodes:
                 for dispatcher in self._dispatchers:
                     await dispatcher.settle()
             except BaseExceptionGroup as failures:  # one dead engine fails every episode alike: say it once
-                raise next(_leaves(failures)) from None
+                raise next(leaves(failures)) from None
             finally:
                 ticking.cancel()
                 for dispatcher in self._dispatchers:
@@ -98,6 +99,8 @@ class Episodes:
             error = f"{type(failure).__name__}: {failure}"
         finally:
             self._claims.end((problem.id, repeat))
+        if sampler.lacking and error is None:
+            error = "it needs trajectories that were never sampled in this bank"
         async with self._writing:
             rows = await self._store.get([item.id for item in sampler.drawn])
             line = await line_of(problem, repeat, sampler, rows, solution, error, run.grader)
@@ -122,9 +125,10 @@ class Episodes:
         )
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The failures themselves, out of groups in groups."""
     for failure in group.exceptions:
         if isinstance(failure, BaseExceptionGroup):
-            yield from _leaves(failure)
+            yield from leaves(failure)
         else:
             yield failure

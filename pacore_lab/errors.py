@@ -15,6 +15,11 @@ LabError                 a message for the user, one line: what, where, how to m
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeGuard
+
 
 def require_count(key: str, value: object, least: int = 1) -> None:
     """Raises ValueError unless `value` is a whole number of `least` or more; `key` is its config key."""
@@ -22,14 +27,59 @@ def require_count(key: str, value: object, least: int = 1) -> None:
         raise ValueError(f"{key} is {value!r}; give a whole number of {least} or more")
 
 
-def require_share(key: str, value: float) -> None:
-    """Raises ValueError unless `value` lies in (0, 1]; `key` is its config key."""
-    if not 0 < value <= 1:
-        raise ValueError(f"{key} is {value}; give a number above 0 and at most 1")
+def require_number(key: str, value: object, above: float = -math.inf) -> None:
+    """Raises ValueError unless `value` is a finite number above `above`; `key` is its config key."""
+    if not _is_number(value) or not above < value < math.inf:
+        raise ValueError(f"{key} is {value!r}; give a {'finite number' if above < 0 else f'number above {above:g}'}")
+
+
+def require_share(key: str, value: object) -> None:
+    """Raises ValueError unless `value` is a number in (0, 1]; `key` is its config key."""
+    if not _is_number(value) or not 0 < value <= 1:
+        raise ValueError(f"{key} is {value!r}; give a number above 0 and at most 1")
+
+
+def require_flag(key: str, value: object) -> None:
+    """Raises ValueError unless `value` is true or false: any text would count as true. `key` is its config key."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} is {value!r}; give true or false")
+
+
+def require_name(key: str, value: object) -> None:
+    """Raises ValueError unless `value` names a role; `key` is its config key."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key} is {value!r}; give a name, e.g. judge")
+
+
+def require_names(key: str, value: object, least: int = 0) -> None:
+    """Raises ValueError unless `value` is a list of roles' names, `least` or more; `key` is its config key."""
+    names = value if isinstance(value, (list, tuple)) else [None]
+    if len(names) < least or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{key} is {value!r}; give a list of names, e.g. [explore, synthesize]")
+
+
+def require_part(key: str, value: object) -> None:
+    """Raises ValueError unless `value` is a part that can be called; `key` is its config key."""
+    if not callable(value):
+        raise ValueError(f"{key} is {value!r:.80}, which is no part of this kind; name its class by {key}._target_=")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class LabError(Exception):
     """Shown to the user as one line, without a traceback."""
+
+
+@contextmanager
+def within(key: str) -> Iterator[None]:
+    """Begins a LabError with the config key under which it arose, where whoever raises it cannot know that."""
+    try:
+        yield
+    except LabError as error:
+        error.args = (f"{key}: {error}", *error.args[1:])
+        raise
 
 
 class ConfigError(LabError):

@@ -117,6 +117,11 @@ class Sampler(Protocol):
     none, is the run's model. A strategy or part keeps the roles it asks in fields named `role` or `roles`.
     """
 
+    @property
+    def spent(self) -> int:
+        """Tokens generated for the episode so far, discarded ones included."""
+        ...
+
     async def sample(
         self, prompt: Prompt, n: int, *, role: str | None = None, max_tokens: int | None = None
     ) -> list[Trajectory]:
@@ -150,8 +155,9 @@ class Strategy(Protocol):
     """`needs`, an optional class attribute of a strategy and of its parts, names what they cannot do without:
 
     a set of "logprobs" (of every trajectory), "top_logprobs" (confidences of every token), "partial" (to stream and
-    abort), "prefill" (to go on with a given beginning), "seeds", "priority", and "answers" (of a grader that compares
-    them). What is lacking is refused before the first token (`pacore_lab.needs`).
+    abort), "prefill" (to go on with a given beginning), "seeds", "priority", "answers" (of a grader that compares
+    them), and "tokens" (all that the rounds so far have cost). What is lacking is refused before the first token
+    (`pacore_lab.needs`).
     """
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution: ...

@@ -8,7 +8,7 @@ from pacore_lab.errors import ConfigError, Unsupported
 from pacore_lab.interfaces import Capabilities, needs_of
 from pacore_lab.types import Model
 
-NEEDS = ("logprobs", "top_logprobs", "partial", "prefill", "seeds", "priority", "answers")
+NEEDS = ("logprobs", "top_logprobs", "partial", "prefill", "seeds", "priority", "answers", "tokens")
 
 
 def roles_of(part: object) -> dict[str, frozenset[str]]:
@@ -17,11 +17,18 @@ def roles_of(part: object) -> dict[str, frozenset[str]]:
     if is_dataclass(part):
         for item in fields(part):
             value = getattr(part, item.name)
-            for role in [value] if item.name == "role" else value if item.name == "roles" else ():
+            for role in _names(value) if item.name in ("role", "roles") else ():
                 found[role] = found.get(role, frozenset()) | needs_of(part)
             for role, needs in roles_of(value).items():
                 found[role] = found.get(role, frozenset()) | needs
     return found
+
+
+def _names(asked: object) -> list[str]:
+    """Of one role, of a list, or of a list of lists; a part that asks the run's own model may name none."""
+    if isinstance(asked, (list, tuple)):
+        return [name for each in asked for name in _names(each)]
+    return [asked] if isinstance(asked, str) else []
 
 
 def refuse_unsupported(strategy: object, model: Model, can: Capabilities) -> None:

@@ -70,6 +70,7 @@ class EpisodeSampler:
     sampled, which changes nothing for those drawn. Later calls that go beyond the pool draw trajectories of the
     repeat's own.
     roles: the dispatchers of roles with models of their own. claims: where `claim` is settled.
+    lacking: trajectories that were asked of a bank which does not hold them.
     """
 
     def __init__(
@@ -100,6 +101,11 @@ class EpisodeSampler:
         self.account = Account()
         self.drawn: list[Drawn] = []
         self.claimed: tuple[float, int] | None = None
+        self.lacking = 0
+
+    @property
+    def spent(self) -> int:
+        return self.account.ttc
 
     async def sample(
         self, prompt: Prompt, n: int, *, role: str | None = None, max_tokens: int | None = None
@@ -171,6 +177,7 @@ class EpisodeSampler:
                 await arrivals.close()
             finally:
                 self._depth = max(self._depth, depth)
+                self.lacking += arrivals.lacking
                 self._book(arrivals, depth, start, role, first=depth == 1 and key == self._first)
 
     def _draws(self, key: tuple[str, str], n: int, params: str) -> list[Draw]:

@@ -26,6 +26,7 @@ from pacore_lab.bank import Bank, Recorded, Remembering
 from pacore_lab.claims import Claims
 from pacore_lab.compare import Compared, add_margin, print_compared, write_compared
 from pacore_lab.dispatch import Dispatcher
+from pacore_lab.episodes import leaves
 from pacore_lab.errors import ConfigError
 from pacore_lab.interfaces import Strategy
 from pacore_lab.needs import refuse_unsupported
@@ -73,7 +74,7 @@ class Bench:
                 solution = await strategy.solve(problem, sampler)
             finally:
                 claims.end((problem.id, repeat))
-            if any(drawn.error for drawn in sampler.drawn if drawn.error and "this bank" in drawn.error):
+            if sampler.lacking:
                 lacking += 1
                 return
             grades = [await self.grader.grade(problem, answer) for answer in solution.answers]
@@ -82,10 +83,13 @@ class Bench:
                 scores[row, repeat] = sum(known) / len(known) if known else 0.0
             ttc[row, repeat], path[row, repeat] = sampler.account.ttc, sampler.account.critical_path
 
-        async with asyncio.TaskGroup() as group:
-            for row, problem in enumerate(self.problems):
-                for repeat in range(self.repeats):
-                    group.create_task(episode(row, problem, repeat))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for row, problem in enumerate(self.problems):
+                    for repeat in range(self.repeats):
+                        group.create_task(episode(row, problem, repeat))
+        except BaseExceptionGroup as failures:
+            raise next(leaves(failures)) from None
         names = [problem.id for problem in self.problems]
         return Method.of(name, names, scores, ttc=ttc, critical_path=path), lacking
 
@@ -132,6 +136,7 @@ def sweep(
         votes=None,
         remarks=[
             f"{method.name}: {lacking} of {method.scores.size} episodes needed what was never sampled: no grade"
+            + ("; the others are no fair sample" if lacking < method.scores.size else "")
             for method, lacking in replayed
             if lacking
         ],

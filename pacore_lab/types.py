@@ -187,13 +187,16 @@ class Message:
 class Round:
     """A finished round: ids of its trajectories in message order, and the messages made of them.
 
-    classes: of each trajectory's answer, see `Trajectory.answer_class`. tokens: that its trajectories generated.
+    classes: of its trajectories' answers (`Trajectory.answer_class`), in the order in which they were drawn.
+    tokens: that its trajectories generated; for a schedule that declares `needs = {"tokens"}`, all that the round has
+    cost, aborted trajectories and what its compaction asked included. stopped: it ended by its plan's stop rule.
     """
 
     trajectories: tuple[str, ...]
     messages: tuple[Message, ...]
     classes: tuple[int | None, ...] = ()
     tokens: int = 0
+    stopped: bool = False
 
     @classmethod
     def of(cls, trajectories: Sequence[Trajectory], messages: tuple[Message, ...] = ()) -> Round:

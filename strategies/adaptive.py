@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_part, require_share
 from pacore_lab.interfaces import Plan, Schedule, StopRule
 from pacore_lab.types import Round
 
@@ -29,8 +29,8 @@ class Quorum:
     needs = frozenset({"partial"})
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"strategy.schedule.share is {self.share}; it must lie in (0, 1]")
+        require_part("strategy.schedule.of", self.of)
+        require_share("strategy.schedule.share", self.share)
 
     def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
         plan = _plan(self.of(rounds))
@@ -46,6 +46,10 @@ class SkipAgreed:
     of: Schedule
     rule: StopRule
     needs = frozenset({"answers"})
+
+    def __post_init__(self) -> None:
+        require_part("strategy.schedule.of", self.of)
+        require_part("strategy.schedule.rule", self.rule)
 
     def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
         if rounds and len(rounds[-1].trajectories) > 1 and self.rule(rounds[-1].classes):
@@ -68,6 +72,8 @@ class AgreementStop:
     then: Literal["vote", "synthesize"] = "vote"
 
     def __post_init__(self) -> None:
+        require_part("strategy.schedule.of", self.of)
+        require_part("strategy.schedule.rule", self.rule)
         if self.batch is not None:
             require_count("strategy.schedule.batch", self.batch)
         if self.then not in ("vote", "synthesize"):
@@ -81,7 +87,7 @@ class AgreementStop:
         if not rounds:
             plan = _plan(self.of(rounds))
             return plan and replace(plan, stop=self.rule, batch=self.batch)
-        if not self.rule(rounds[0].classes):
+        if not rounds[0].stopped:
             return self.of(rounds)
         return 1 if self.then == "synthesize" and len(rounds) == 1 else None
 
@@ -111,16 +117,19 @@ class ByDisagreement:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBudget:
-    """`of`, within about so many generated tokens per problem, by the mean length of the trajectories so far.
+    """`of`, within about so many generated tokens per problem, by what a trajectory of the rounds so far has cost.
 
-    A round that would not leave enough for the last round of one is narrowed; where only that is left, it comes at
-    once. The first round, of which no length is known, and that last trajectory are sampled whatever they cost.
+    Aborted trajectories and what a compaction asked are part of that cost. A round that would not leave enough for the
+    last round of one is narrowed; where only that is left, it comes at once. The first round, of which no cost is
+    known, and that last trajectory are sampled whatever they cost.
     """
 
     of: Schedule
     tokens: int
+    needs = frozenset({"tokens"})
 
     def __post_init__(self) -> None:
+        require_part("strategy.schedule.of", self.of)
         require_count("strategy.schedule.tokens", self.tokens)
 
     def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:

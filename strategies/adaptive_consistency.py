@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_flag, require_part
 from pacore_lab.interfaces import Grader, Sampler, StopRule
 from pacore_lab.types import Problem, Round, Solution, Trajectory
 from strategies.answers import classified, elected, require_comparable
@@ -31,6 +31,8 @@ class AdaptiveVote:
     def __post_init__(self) -> None:
         require_count("strategy.most", self.most)
         require_count("strategy.batch", self.batch)
+        require_part("strategy.rule", self.rule)
+        require_flag("strategy.by_last", self.by_last)
         require_comparable(self.grader)
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:

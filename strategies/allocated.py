@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pacore_lab.errors import require_count
-from pacore_lab.interfaces import Compaction, Grader, Order, PromptBuilder, Sampler
+from pacore_lab.errors import require_count, require_names
+from pacore_lab.interfaces import AskingCompaction, Compaction, Grader, Order, PromptBuilder, Sampler
 from pacore_lab.types import Problem, Round, Solution
 from strategies.adaptive import disagreement
 from strategies.answers import classified, elected, require_comparable
+from strategies.pacore import compacted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Allocated:
     mean: int
     prompt: PromptBuilder
     order: Order
-    compaction: Compaction
+    compaction: Compaction | AskingCompaction
     grader: Grader
     roles: Sequence[str] = ()
 
@@ -34,7 +35,8 @@ class Allocated:
         require_count("strategy.first", self.first)
         require_count("strategy.mean", self.mean, self.first)
         require_comparable(self.grader)
-        if self.roles and (isinstance(self.roles, str) or len(self.roles) != 2):
+        require_names("strategy.roles", self.roles)
+        if self.roles and len(self.roles) != 2:
             raise ValueError(f"strategy.roles is {self.roles!r}; give two names, e.g. [explore, synthesize]")
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
@@ -49,6 +51,6 @@ class Allocated:
         if further:
             trajectories += await sampler.sample(problem.messages, further, **explore)
         trajectories = self.order(await classified(trajectories, self.grader))
-        messages = self.compaction(trajectories)
+        messages = await compacted(self.compaction, problem, trajectories, sampler)
         (final,) = await sampler.sample(self.prompt(problem, messages), 1, **synthesize)
         return Solution.of(final, [Round.of(trajectories, messages), Round.of([final])])

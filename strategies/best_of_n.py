@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_flag
 from pacore_lab.interfaces import Grader, Sampler
 from pacore_lab.types import Problem, Round, Solution
 from strategies.answers import classified, elected, require_comparable
@@ -28,6 +28,7 @@ class BestOfN:
 
     def __post_init__(self) -> None:
         require_count("strategy.n", self.n)
+        require_flag("strategy.vote", self.vote)
         if self.vote:
             require_comparable(self.grader)
 

@@ -7,11 +7,11 @@ import math
 import re
 from dataclasses import dataclass
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_name
 from pacore_lab.interfaces import Sampler
 from pacore_lab.types import Problem, Round, Solution
 from strategies.prompts import Template
-from strategies.verdicts import Question, none_presentable, presentable
+from strategies.verdicts import Choice, Question, chosen, none_presentable, presentable
 
 # The wording is ours; indices from 0 and the last line are the paper's.
 PROMPT = """\
@@ -41,7 +41,8 @@ class GenSelect:
     """n solutions, and knock-out rounds over groups of at most `group` conclusions until one is left.
 
     Groups of a round are as even as can be; one of a single solution passes unasked. A verdict that cannot be read
-    passes its group's first solution on and leaves a note. role: who judges. max_tokens: per verdict.
+    passes its group's first solution on and leaves a note; without any verdict, since every request failed, there is
+    no answer. role: who judges. max_tokens: per verdict.
     The paper repeats the whole 32 times over shuffled solutions and votes; this is one pass.
     """
 
@@ -53,13 +54,14 @@ class GenSelect:
     def __post_init__(self) -> None:
         require_count("strategy.n", self.n)
         require_count("strategy.group", self.group, least=2)
+        require_name("strategy.role", self.role)
         if self.max_tokens is not None:
             require_count("strategy.max_tokens", self.max_tokens)
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
         trajectories = await sampler.sample(problem.messages, self.n)
         rounds = [Round.of(trajectories)]
-        notes: list[str] = []
+        choices: list[Choice] = []
         standing = presentable(trajectories)
         if not standing:
             return none_presentable(trajectories, rounds)
@@ -69,7 +71,7 @@ class GenSelect:
                 QUESTION.ask(problem, standing[i::count], sampler, role=self.role, max_tokens=self.max_tokens)
                 for i in range(count)
             ]
-            choices = await asyncio.gather(*asked)
-            notes += [choice.note for choice in choices if choice.note]
-            standing = [choice.kept for choice in choices]
-        return Solution(answers=(standing[0],), rounds=tuple(rounds), notes=tuple(notes))
+            step = await asyncio.gather(*asked)
+            choices += step
+            standing = [choice.kept for choice in step]
+        return chosen(standing[0], rounds, choices)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_part
 from pacore_lab.interfaces import Grader, Sampler
 from pacore_lab.types import Problem, Round, Solution, Trajectory
 from strategies.answers import classified, elected, require_comparable
@@ -32,6 +32,7 @@ class MajorityVote:
 
     def __post_init__(self) -> None:
         require_count("strategy.k", self.k)
+        require_part("strategy.weight", self.weight)
         if self.ties not in ("expected", "random"):
             raise ValueError(f"strategy.ties is {self.ties!r}; give expected or random")
         require_comparable(self.grader)

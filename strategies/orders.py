@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pacore_lab.errors import require_flag, require_part
 from pacore_lab.types import Trajectory
 from pacore_lab.votes import winners
 from strategies.majority_vote import Weight
@@ -35,6 +36,14 @@ class Arrival:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """By their place among those asked for; a Mixture-of-Agents shows its proposers so."""
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        return list(trajectories)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shuffle:
     """A shuffle of its own for each round, repeatable for a given seed."""
 
@@ -56,6 +65,10 @@ class ByWeight:
     by: Weight
     largest_first: bool
 
+    def __post_init__(self) -> None:
+        require_part("strategy.order.by", self.by)
+        require_flag("strategy.order.largest_first", self.largest_first)
+
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         ordered = Published()(trajectories)
         usable = sorted(filter(_usable, ordered), key=self.by, reverse=self.largest_first)
@@ -71,6 +84,9 @@ class ByClassSize:
 
     largest_first: bool
     needs = frozenset({"answers"})
+
+    def __post_init__(self) -> None:
+        require_flag("strategy.order.largest_first", self.largest_first)
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         ordered = Published()(trajectories)
@@ -91,6 +107,9 @@ class Majority:
 
     first: bool
     needs = frozenset({"answers"})
+
+    def __post_init__(self) -> None:
+        require_flag("strategy.order.first", self.first)
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         ordered = Published()(trajectories)

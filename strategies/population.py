@@ -18,6 +18,7 @@ class Population:
 
     width: int
     loops: int
+    needs = frozenset({"answers"})
 
     def __post_init__(self) -> None:
         require_count("strategy.schedule.width", self.width)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_name
 from pacore_lab.interfaces import Sampler
 from pacore_lab.types import Problem, Round, Solution
 from strategies.prompts import Template
-from strategies.verdicts import Question, none_presentable, presentable
+from strategies.verdicts import Question, chosen, none_presentable, presentable
 
 # The wording is ours but for what is asked (the most consistent by majority consensus) and the sentence that says it.
 PROMPT = """\
@@ -34,8 +34,8 @@ QUESTION = Question(prompt=Template(template=PROMPT), line=LINE, first=1)
 class UniversalSelfConsistency:
     """n responses, all their conclusions in one prompt, and the one that the verdict names.
 
-    A verdict that cannot be read (or was refused, since all that text did not fit) keeps the first response and leaves
-    a note. role: who is asked, the model itself in the paper. max_tokens: of the verdict.
+    A verdict that cannot be read keeps the first response and leaves a note. One that was refused, since all that text
+    did not fit, is a failure. role: who is asked, the model itself in the paper. max_tokens: of the verdict.
     """
 
     n: int = 8
@@ -44,6 +44,7 @@ class UniversalSelfConsistency:
 
     def __post_init__(self) -> None:
         require_count("strategy.n", self.n)
+        require_name("strategy.role", self.role)
         if self.max_tokens is not None:
             require_count("strategy.max_tokens", self.max_tokens)
 
@@ -54,5 +55,4 @@ class UniversalSelfConsistency:
         if not candidates:
             return none_presentable(trajectories, rounds)
         choice = await QUESTION.ask(problem, candidates, sampler, role=self.role, max_tokens=self.max_tokens)
-        notes = (choice.note,) if choice.note else ()
-        return Solution(answers=(choice.kept,), rounds=tuple(rounds), notes=notes)
+        return chosen(choice.kept, rounds, [choice])

@@ -36,10 +36,21 @@ def number_in(verdict: Trajectory, line: re.Pattern[str]) -> tuple[int | None, s
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """note: why `kept` is not what a verdict says, else ""."""
+    """note: why `kept` is not what a verdict says, else "". failed: that the request did; None where none was made."""
 
     kept: Trajectory
     note: str = ""
+    failed: bool | None = None
+
+
+def chosen(kept: Trajectory, rounds: Sequence[Round], choices: Sequence[Choice]) -> Solution:
+    """The end: what `choices` came to; no answer where none of the verdicts asked for could be had."""
+    notes = tuple(choice.note for choice in choices if choice.note)
+    asked = [choice.failed for choice in choices if choice.failed is not None]
+    if asked and all(asked):
+        reason = f"none of {len(asked)} verdicts could be had: the request failed"
+        return Solution(answers=(), rounds=tuple(rounds), reason=reason, notes=notes)
+    return Solution(answers=(kept,), rounds=tuple(rounds), notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,5 +82,6 @@ class Question:
         if number is not None and not 0 <= number - self.first < len(candidates):
             number, lacking = None, "it names no candidate"
         if number is None:
-            return Choice(kept=candidates[0], note=f"no verdict, the first candidate was kept: {lacking}")
-        return Choice(kept=candidates[number - self.first])
+            note = f"no verdict, the first candidate was kept: {lacking}"
+            return Choice(kept=candidates[0], note=note, failed=verdict.error is not None)
+        return Choice(kept=candidates[number - self.first], failed=False)

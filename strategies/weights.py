@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pacore_lab.errors import require_number
 from pacore_lab.types import Trajectory
 
 
@@ -27,7 +28,7 @@ class Likelihood:
     needs = frozenset({"logprobs"})
 
     def __post_init__(self) -> None:
-        _require_positive("strategy.weight.temperature", self.temperature)
+        require_number("strategy.weight.temperature", self.temperature, above=0)
 
     def __call__(self, trajectory: Trajectory) -> float:
         return math.exp(_known(trajectory.completion.mean_logprob, trajectory) / self.temperature)
@@ -44,7 +45,7 @@ class Confidence:
     needs = frozenset({"logprobs"})
 
     def __post_init__(self) -> None:
-        _require_positive("strategy.weight.temperature", self.temperature)
+        require_number("strategy.weight.temperature", self.temperature, above=0)
 
     def __call__(self, trajectory: Trajectory) -> float:
         windows = trajectory.completion.window_logprobs
@@ -69,16 +70,10 @@ class Length:
     power: float = -1.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.power):
-            raise ValueError(f"strategy.weight.power is {self.power}; give a finite number")
+        require_number("strategy.weight.power", self.power)
 
     def __call__(self, trajectory: Trajectory) -> float:
         return math.pow(max(trajectory.completion.generated_tokens, 1), self.power)
-
-
-def _require_positive(key: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{key} is {value}; give a number above 0")
 
 
 def _known(value: float | None, trajectory: Trajectory) -> float:

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from pacore_lab.grading import NoGrader
 from pacore_lab.interfaces import Plan, Request, Schedule
-from pacore_lab.types import Problem, Round, Solution
+from pacore_lab.types import Completion, Problem, Round, Solution
 from strategies.adaptive import AgreementStop, ByDisagreement, Quorum, SkipAgreed, TokenBudget, disagreement
 from strategies.allocated import Allocated
-from strategies.compaction import Conclusion
+from strategies.compaction import Conclusion, GlobalSummary, LLMSummary
 from strategies.orders import Published
 from strategies.pacore import PaCoRe
+from strategies.population import Population
 from strategies.prompts import Template
 from strategies.schedules import Fixed
-from strategies.stopping import Beta, Share
+from strategies.stopping import Beta, Share, Unanimous
 from tests.doubles import Scripted, dispatcher, episode, user
 
 PROBLEM = Problem(id="p", messages=user("2 + 2?"), answer="4")
@@ -28,14 +29,14 @@ HIGH = Fixed(widths=[32, 4])
 UNANIMOUS = Share(least=2, share=1.0)
 
 
-def after(*rounds: str, tokens: int = 10) -> list[Round]:
-    """Finished rounds: a character per trajectory, its answer; "." for none."""
+def after(*rounds: str, tokens: int = 10, stopped: bool = False) -> list[Round]:
+    """Finished rounds: a character per trajectory, its answer; "." for none. stopped: the first one, by its rule."""
     found = []
     for answers in rounds:
         classes = tuple(None if answer == "." else ord(answer) for answer in answers)
         ids = tuple(str(place) for place in range(len(answers)))
         found.append(Round(trajectories=ids, messages=(), classes=classes, tokens=tokens * len(answers)))
-    return found
+    return [replace(done, stopped=stopped and done is found[0]) for done in found]
 
 
 def test_quorum_is_a_share_of_the_width_and_spares_the_last_round() -> None:
@@ -61,11 +62,11 @@ def test_the_first_round_stops_by_its_rule_and_what_follows_is_said() -> None:
     rule = Beta(threshold=0.95)
     vote = AgreementStop(of=HIGH, rule=rule, batch=2)
     assert vote([]) == Plan(width=32, stop=rule, batch=2)
-    assert vote(after("aaaa")) is None  # 1 - 0.5^5 = 0.969
+    assert vote(after("aaaa", stopped=True)) is None
     assert vote(after("ab" * 16)) == 4
     synthesize = AgreementStop(of=HIGH, rule=rule, batch=2, then="synthesize")
-    assert synthesize(after("aaaa")) == 1
-    assert synthesize(after("aaaa", "a")) is None
+    assert synthesize(after("aaaa", stopped=True)) == 1
+    assert synthesize(after("aaaa", "a", stopped=True)) is None
     assert vote.needs == {"answers"}
     assert AgreementStop(of=HIGH, rule=rule).needs == {"answers", "partial"}
 
@@ -112,7 +113,7 @@ def test_every_schedule_ends_and_asks_for_no_empty_round(schedule: Schedule, dat
         assert plan.width >= 1
         assert plan.quorum is None or 1 <= plan.quorum <= plan.width
         answers = data.draw(st.text("ab.", min_size=plan.quorum or plan.width, max_size=plan.width))
-        rounds += after(answers, tokens=data.draw(st.integers(1, 40)))
+        rounds += after(answers, tokens=data.draw(st.integers(1, 40)), stopped=data.draw(st.booleans()))
         assert len(rounds) <= 4
 
 
@@ -127,7 +128,7 @@ def pacore(schedule: Schedule) -> PaCoRe:
     return PaCoRe(schedule=schedule, grader=NoGrader(), **parts)  # type: ignore[arg-type]
 
 
-async def solved(strategy: PaCoRe, answers: str, path: Path) -> tuple[Solution, Scripted, int]:
+async def solved(strategy: PaCoRe | Allocated, answers: str, path: Path) -> tuple[Solution, Scripted, int]:
     """With an engine whose n-th trajectory says answers[n], and takes n steps to do so."""
 
     async def reply(request: Request, n: int) -> str:
@@ -140,6 +141,12 @@ async def solved(strategy: PaCoRe, answers: str, path: Path) -> tuple[Solution, 
         sampler = episode(dispatch)
         solution = await strategy.solve(PROBLEM, sampler)
         return solution, backend, sampler.account.aborted
+
+
+async def slow(request: Request, n: int) -> Completion:
+    for _ in range(2 * n):
+        await asyncio.sleep(0.002)
+    return Completion(content="\\boxed{1}", generated_tokens=10)
 
 
 async def test_a_quorum_goes_on_and_aborts_the_rest(tmp_path: Path) -> None:
@@ -166,6 +173,39 @@ async def test_agreement_over_a_stream_aborts_the_rest(tmp_path: Path) -> None:
     assert len(backend.cancelled) == aborted == 4
 
 
+async def test_a_rule_is_asked_of_answers_as_they_came(tmp_path: Path) -> None:
+    """The round ended by its rule; asked again in message order, c b c a, the rule denied it, and a round followed."""
+    schedule = AgreementStop(of=Fixed(widths=[8]), rule=Unanimous(window=2), batch=2)
+    solution, backend, _ = await solved(pacore(schedule), "abcc", tmp_path)
+    assert len(backend.requests) == 4
+    assert [answer.content for answer in solution.answers] == ["\\boxed{c}"]
+    assert solution.rounds[0].stopped
+    full = SkipAgreed(of=Fixed(widths=[4]), rule=Unanimous(window=2))
+    solution, backend, _ = await solved(pacore(full), "abcc", tmp_path / "full")
+    assert len(backend.requests) == 4
+
+
+async def test_a_token_budget_counts_what_a_compaction_asked(tmp_path: Path) -> None:
+    """By hand, 10 tokens each: 4, their 4 summaries, 4: 120 of 160, 15 for each of 8: 40 are 1 and the last."""
+    schedule = TokenBudget(of=Fixed(widths=[4, 4, 4]), tokens=160)
+    summary = LLMSummary(of=Conclusion(), max_tokens=40)
+    strategy = replace(pacore(schedule), compaction=summary)
+    backend = Scripted(lambda request, n: Completion(content="\\boxed{1}", generated_tokens=10))
+    async with dispatcher(backend, tmp_path) as dispatch:
+        solution = await strategy.solve(PROBLEM, episode(dispatch))
+    assert [len(done.trajectories) for done in solution.rounds] == [4, 4, 1]
+    assert [done.tokens for done in solution.rounds] == [80, 80, 10]
+
+
+async def test_what_a_quorum_aborted_is_part_of_a_rounds_cost(tmp_path: Path) -> None:
+    schedule = TokenBudget(of=Quorum(of=Fixed(widths=[4]), share=0.5), tokens=1000)
+    async with dispatcher(Scripted(slow), tmp_path, concurrency=8) as dispatch:
+        sampler = episode(dispatch)
+        solution = await pacore(schedule).solve(PROBLEM, sampler)
+    assert sampler.account.aborted == 2
+    assert sum(done.tokens for done in solution.rounds) == sampler.account.ttc
+
+
 async def test_a_schedule_that_ends_with_several_takes_their_vote(tmp_path: Path) -> None:
     solution, _, _ = await solved(pacore(SkipAgreed(of=Fixed(widths=[3]), rule=UNANIMOUS)), "aaab", tmp_path)
     assert [answer.content for answer in solution.answers] == ["\\boxed{a}"]
@@ -174,8 +214,9 @@ async def test_a_schedule_that_ends_with_several_takes_their_vote(tmp_path: Path
 
 def test_parts_that_compare_answers_need_a_grader_that_does() -> None:
     parts = {"prompt": Template(), "order": Published(), "compaction": Conclusion()}
-    with pytest.raises(ValueError, match=r"strategy\.grader is null"):
-        PaCoRe(schedule=SkipAgreed(of=HIGH, rule=UNANIMOUS), **parts)  # type: ignore[arg-type]
+    for schedule in (SkipAgreed(of=HIGH, rule=UNANIMOUS), Population(width=4, loops=2)):
+        with pytest.raises(ValueError, match=r"strategy\.grader is null"):
+            PaCoRe(schedule=schedule, **parts)  # type: ignore[arg-type]
 
 
 async def test_a_budget_goes_where_answers_disagree(tmp_path: Path) -> None:
@@ -205,6 +246,22 @@ async def test_a_budget_goes_where_answers_disagree(tmp_path: Path) -> None:
     assert [len(done.trajectories) for done in found[1].rounds] == [2]
     assert [answer.content for answer in found[1].answers] == ["\\boxed{1}"]
     assert [sampler.claimed for sampler in samplers] == [(0.5, 3), (0.0, 3)]
+
+
+async def test_one_budget_for_all_reads_summaries_too(tmp_path: Path) -> None:
+    """It called the compaction as if none had ever to ask a model, and failed once all was sampled."""
+    strategy = Allocated(
+        first=2,
+        mean=3,
+        prompt=Template(),
+        order=Published(),
+        compaction=GlobalSummary(of=Conclusion(), max_tokens=40),
+        grader=NoGrader(),
+    )
+    solution, backend, _ = await solved(strategy, "abcde", tmp_path)
+    assert len(backend.requests) == 5  # 2, 1 further, the summary, the last one
+    assert "\\boxed{d}" in str(backend.requests[-1].prompt)
+    assert [answer.content for answer in solution.answers] == ["\\boxed{e}"]
 
 
 async def test_messages_of_all_rounds_can_stay(tmp_path: Path) -> None:

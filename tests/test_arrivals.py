@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pacore_lab.arrivals import cut
-from pacore_lab.dispatch import Budget, Dispatcher
+from pacore_lab.budget import Budget
+from pacore_lab.dispatch import Dispatcher
 from pacore_lab.errors import BudgetSpent, NeverSampled, Unsupported
 from pacore_lab.interfaces import Capabilities, Chunk, OnChunk, Request
 from pacore_lab.sampler import EpisodeSampler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,13 @@ from pacore_lab.errors import RequestError
 from pacore_lab.interfaces import PromptBuilder, Request, Strategy
 from pacore_lab.sampler import EpisodeSampler
 from pacore_lab.types import Message, Problem
+from strategies.adaptive import Quorum
 from strategies.aggregation_prompts import SystemReferences, agglm, moa, revise
 from strategies.compaction import Conclusion
-from strategies.moa import MoA
+from strategies.orders import Drawn
+from strategies.pacore import PaCoRe
+from strategies.schedules import Fixed
+from strategies.views import RandomSubset
 from tests.doubles import Scripted, dispatcher, episode, user
 
 PROBLEM = Problem(id="p", messages=user("2 + 2?"), answer="4")
@@ -24,8 +29,14 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 MESSAGES = [Message(text="{{ 7 * 7 }} a", sources=("x",)), Message(text="b", sources=("y",))]
 
 
-def agents(**changes: object) -> MoA:
-    return MoA(**{"prompt": moa(), "compaction": Conclusion(), "roles": ["a", "b"], **changes})  # type: ignore[arg-type]
+def agents(layers: int = 3) -> PaCoRe:
+    return PaCoRe(
+        schedule=Fixed(widths=[2] * (layers - 1)),
+        prompt=moa(),
+        order=Drawn(),
+        compaction=Conclusion(),
+        roles=[*[["a", "b"]] * (layers - 1), "aggregate"],
+    )
 
 
 def system(request: Request) -> str:
@@ -45,10 +56,9 @@ async def test_layers_of_several_models_and_one_aggregator(tmp_path: Path) -> No
     assert system(other.requests[1]) == system(ours.requests[1])
     assert all(request.prompt[-1] == PROBLEM.messages[0] for request in ours.requests)
     assert [len(done.trajectories) for done in solution.rounds] == [2, 2, 1]
-    assert [[m.text for m in done.messages] for done in solution.rounds] == [
+    assert [[m.text for m in done.messages] for done in solution.rounds[:-1]] == [
         ["ours 0", "other 0"],
         ["ours 1", "other 1"],
-        [],
     ]
     assert [answer.content for answer in solution.answers] == ["<think>x</think>ours 2"]
     assert set(sampler.account.roles) == {"a", "b", "aggregate"}
@@ -75,10 +85,17 @@ async def test_a_failed_proposer_is_left_out_and_a_failed_aggregator_is_no_answe
     assert (solution.answers, solution.reason) == ((), "failed: no")
 
 
-def test_what_moa_refuses() -> None:
-    for key, wrong in (("roles", []), ("roles", "abc"), ("layers", 1)):
-        with pytest.raises(ValueError, match=rf"strategy\.{key} is"):
-            agents(**{key: wrong})
+@pytest.mark.parametrize("roles", ["abc", [["a", "b"], []], [[]], [["a", 1], "b"], 5, [None]])
+def test_roles_are_names_and_lists_of_names(roles: object) -> None:
+    with pytest.raises(ValueError, match=r"strategy\.roles is .*; give a list of names"):
+        replace(agents(), roles=roles)
+
+
+def test_a_round_that_may_end_early_asks_one_role() -> None:
+    """It was refused in the middle of the run, with the first round paid for."""
+    for changes in ({}, {"roles": ("a", "b"), "views": RandomSubset(k=2)}):
+        with pytest.raises(ValueError, match=r"use strategy/views=all and one name per round in strategy\.roles"):
+            replace(agents(), schedule=Quorum(of=Fixed(widths=[4])), **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("builder", [moa(), agglm(), revise()])

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf.errors import OmegaConfBaseException
 
+from backends.replay import Replay
 from pacore_lab import config
 from pacore_lab.bank import Remembering
 from pacore_lab.errors import ConfigError, StoreError
 from pacore_lab.sweep import sweep
-from tests.outside import finished_in, invoke, results_of
+from pacore_lab.types import Model
+from tests.outside import ROOT, finished_in, invoke, results_of
 
 SET = ["backend.threads=1", "model=rlvr_tiny", "model.logprobs=true", "model.top_logprobs=5", "seed=3"]
 PROBLEMS = ["problems=search", "problems.n=4", "problems.boxes=3", "repeats=2"]
@@ -102,23 +107,46 @@ def test_a_sweep_says_what_replays_say(bank: Path, tmp_path: Path) -> None:
             assert method.critical_path[row, repeat] == line["tokens"]["critical_path"]
 
 
-def test_what_was_never_sampled_is_said_and_counted(bank: Path, tmp_path: Path) -> None:
-    """A policy that needs another prompt must not be graded as if it had failed to answer."""
-    store = f"store={bank / 'bank.sqlite'}"
-    run = f"backend.run={bank / 'bank'}"
-    words = ["strategy=pacore", "strategy/schedule=[8]", run, store]
-    files = [f"out={tmp_path / 'o'}", "grader.cache=null"]
-    said = invoke("backend=replay", *SET[1:], *PROBLEMS, *words, *files)
+LACKING = [
+    "strategy=pacore strategy/schedule=[8]",
+    "strategy=pacore strategy/schedule=[4] strategy/compaction=llm_summary",  # would go on without its summaries
+    "strategy=majority_vote strategy.k=9",  # would be the vote of the 8 that are there
+    "strategy=genselect strategy.n=4",  # would keep the first
+    "strategy=short_m_at_k strategy.k=9 strategy.m=3",  # the ninth might have been the quickest
+]
+
+
+@pytest.mark.parametrize("policy", LACKING)
+def test_what_was_never_sampled_is_said_and_not_graded(policy: str, bank: Path, tmp_path: Path) -> None:
+    """A policy that needs more than the bank has must not be graded as if that had come to nothing."""
+    words = [*policy.split(), f"backend.run={bank / 'bank'}", f"store={bank / 'bank.sqlite'}"]
+    said = invoke("backend=replay", *SET[1:], *PROBLEMS, *words, f"out={tmp_path / 'o'}", "grader.cache=null")
     assert said.code != 0  # nothing of it could be replayed
     assert "never sampled in this bank" in said.err
-    lines = results_of(tmp_path / "o")
-    assert {line["grade"]["score"] for line in lines.values()} == {None}
-    assert {line["tokens"]["failed"] for line in lines.values()} == {1}
+    lines = results_of(tmp_path / "o").values()
+    assert {(line["grade"]["score"], line["tokens"]["sampled"]) for line in lines} == {(None, 0)}
+    assert all(line["tokens"]["reused"] <= 8 for line in lines)
     assert json.loads((tmp_path / "o" / "summary.json").read_text())["rows"][-1]["failed"] == 8
+    found = sweep(bank / "bank", ["strategy=majority_vote strategy.k=8", policy], store=bank / "bank.sqlite")
+    assert [method.graded for method in found.methods] == [8, 0]
+
+
+def test_what_was_never_sampled_is_counted(bank: Path) -> None:
     found = sweep(bank / "bank", ["strategy=majority_vote strategy.k=8,9"], store=bank / "bank.sqlite")
     assert [method.graded for method in found.methods] == [8, 0]
     assert found.remarks == ["majority_vote k=9: 8 of 8 episodes needed what was never sampled: no grade"]
     assert found.differences == []
+    stops = "strategy=adaptive_consistency strategy.most=40 strategy.rule.threshold=0.8"  # some stop within eight
+    found = sweep(bank / "bank", [stops], store=bank / "bank.sqlite")
+    assert 0 < found.methods[0].graded < 8
+    assert found.remarks[0].endswith("no grade; the others are no fair sample")
+
+
+def test_a_bank_of_a_smaller_pool_is_said_in_one_line(tmp_path: Path) -> None:
+    """An error of one episode came out as a group of as many as there were episodes."""
+    ran(tmp_path / "bank", tmp_path / "s.sqlite", "strategy=majority_vote", "strategy.k=2", "pool=2")
+    with pytest.raises(ConfigError, match="pool=2 is smaller than the 3"):
+        sweep(tmp_path / "bank", ["strategy=majority_vote strategy.k=3"], store=tmp_path / "s.sqlite")
 
 
 def test_policies_are_spelled_as_on_the_command_line(bank: Path) -> None:
@@ -138,8 +166,12 @@ def test_policies_are_spelled_as_on_the_command_line(bank: Path) -> None:
         config.policies(settings, ["strategy=pacore strategy.schedule.widht=[4]"], grader)
     with pytest.raises(ConfigError, match="a policy is made of strategy="):
         config.policies(settings, ["seed=1"], grader)
-    with pytest.raises(ConfigError, match=r"strategy\.scorer\.path is not set"):
+    with pytest.raises(ConfigError, match=r"^strategy\.scorer\.path is not set"):
         config.policies(settings, ["strategy=best_of_n strategy/scorer=process_reward"], grader)
+    with pytest.raises(ConfigError, match="no closing quotation"):
+        config.policies(settings, ["strategy=single 'foo"], grader)
+    with pytest.raises(ConfigError, match="a policy is empty"):
+        config.policies(settings, ["strategy=single", ""], grader)
 
 
 def test_a_bank_that_is_none_is_refused(bank: Path, tmp_path: Path) -> None:
@@ -152,3 +184,75 @@ def test_a_bank_that_is_none_is_refused(bank: Path, tmp_path: Path) -> None:
         sweep(tmp_path / "nothing", ["strategy=single"], store=bank / "bank.sqlite")
     with pytest.raises(ConfigError, match="named twice"):
         sweep(bank / "bank", ["strategy=single", "strategy=single"], store=bank / "bank.sqlite")
+
+
+RLVR = ROOT / "experiments" / "tiny_models" / "rlvr-tiny"
+
+
+async def replayed(bank: Path, **changes: Any) -> Replay:
+    model = Model(name="rlvr-tiny", path=str(RLVR), dtype="float32", logprobs=True, top_logprobs=5)
+    backend = Replay(model=replace(model, **changes), run=str(bank))
+    await backend.start()
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"name": "pacore-tiny"}, ["name"]),
+        ({"path": str(RLVR.parent / "pacore-tiny")}, ["path"]),
+        ({"path": "/nope"}, ["path"]),
+        ({"path": None}, ["path"]),
+        ({"path": "someone/rlvr-tiny", "revision": "abc"}, ["path", "revision"]),
+        ({"context_length": 2048}, ["context_length"]),
+        ({"temperature": 0.5, "top_p": 0.9, "max_tokens": 7}, ["max_tokens", "temperature", "top_p"]),
+        ({"logprobs": False, "top_logprobs": 0}, ["logprobs", "top_logprobs"]),
+        ({"chat_template_kwargs": {"a": 1}}, ["chat_template_kwargs"]),
+    ],
+)
+async def test_another_model_than_the_banks_is_refused(
+    changes: dict[str, Any], differing: list[str], bank: Path
+) -> None:
+    """Its draws were reported as those of a model that never sampled them."""
+    with pytest.raises(ConfigError, match="is a bank of another model") as said:
+        await replayed(bank / "bank", **changes)
+    assert sorted(re.findall(r"model\.(\w+) is", str(said.value))) == differing
+
+
+async def test_one_model_may_be_spelled_in_several_ways(bank: Path, tmp_path: Path) -> None:
+    """Another way to the same folder, and the folder moved to where its path says nothing."""
+    known = json.loads((bank / "bank" / "versions.json").read_text())["backend"]["fingerprint"]
+    shutil.copytree(RLVR, tmp_path / "moved")
+    for path in (f"{RLVR.parent}/../tiny_models/rlvr-tiny/", "experiments/tiny_models/rlvr-tiny", tmp_path / "moved"):
+        assert (await replayed(bank / "bank", path=str(path))).fingerprint == known
+    assert (await replayed(bank / "bank", temperature=1)).fingerprint == known
+    (tmp_path / "moved" / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"model\.path"):
+        await replayed(bank / "bank", path=str(tmp_path / "moved"))
+
+
+def test_a_roles_bank_is_that_of_its_model(tmp_path: Path) -> None:
+    """A role was given the draws of the run's own model, which hold none of its verdicts."""
+    words = ["strategy=genselect", "strategy.n=2", "model@roles.judge=pacore_tiny"]
+    live = ran(tmp_path / "bank", tmp_path / "bank.sqlite", *words)
+    again = replay(tmp_path / "again", tmp_path, *words)
+    assert any(line["tokens"]["roles"]["judge"] for line in live.values())
+    for key, line in live.items():
+        assert (again[key]["answers"], again[key]["notes"]) == (line["answers"], line["notes"])
+        assert again[key]["tokens"]["failed"] == 0
+    files = [f"out={tmp_path / 'o'}", f"store={tmp_path / 'bank.sqlite'}", f"backend.run={tmp_path / 'bank'}"]
+    said = invoke("backend=replay", *SET[1:], *PROBLEMS, *words[:2], "model@roles.judge=control_tiny", *files)
+    assert said.code == 2
+    assert "is a bank of another model: model.name is 'control-tiny'" in said.err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    "versions", ["[]", '"x"', "{", "{}", '{"backend": {}}', '{"backend": []}', '{"backend": null}']
+)
+async def test_a_run_folder_that_is_damaged_is_one_line(versions: str, bank: Path, tmp_path: Path) -> None:
+    """TypeError, KeyError 'fingerprint'."""
+    shutil.copy(bank / "bank" / "settings.json", tmp_path)
+    (tmp_path / "versions.json").write_text(versions)
+    with pytest.raises(ConfigError, match=f"backend.run={tmp_path} holds no run"):
+        await replayed(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,32 @@ def test_a_role_is_held_to_what_its_askers_need() -> None:
         refuse_role(strategy, "summarise", Model(name="m", logprobs=True), Capabilities())
     with pytest.raises(ConfigError, match="its roles are explore, summarise, synthesize"):
         refuse_role(strategy, "judge", model, Capabilities())
+
+
+@dataclass(frozen=True)
+class Asking:
+    role: str | None = None
+    roles: Any = None
+
+
+def test_a_part_may_leave_its_roles_open() -> None:
+    """A role of None was taken for a name, and roles of None for a list."""
+    assert roles_of(Asking()) == {}
+    assert roles_of(Asking("judge", ["a", ["b", "c"]])).keys() == {"judge", "a", "b", "c"}
+    with pytest.raises(ConfigError, match="it asks none"):
+        refuse_role(Asking(), "judge", Model(name="m"), Capabilities())
+
+
+@pytest.mark.parametrize("strategy", ["best_of_n strategy/scorer=judge", "genselect", "universal_self_consistency"])
+def test_a_judge_that_never_answers_leaves_no_grade_and_is_counted(strategy: str, tmp_path: Path) -> None:
+    """Every episode was a 0, or its first candidate, and nothing but results.jsonl said why."""
+    words = [f"strategy={strategy}".split(), ["strategy.n=3", "problems.n=2", "model@roles.judge=rlvr_tiny"]]
+    judge = ["backend@roles.judge=hf", "roles.judge.backend.threads=1", "roles.judge.model.context_length=64"]
+    files = [f"out={tmp_path / 'o'}", f"store={tmp_path / 's.sqlite'}"]
+    said = invoke("backend=mock", *(word for each in words for word in each), *judge, *files)
+    assert said.code != 0
+    assert "all 2 episodes failed" in said.err
+    assert {line["grade"]["score"] for line in results_of(tmp_path / "o").values()} == {None}
+    reasons = json.loads((tmp_path / "o" / "summary.json").read_text())["reasons"]
+    assert {"side call", "note", "episode"} == {reason["kind"] for reason in reasons}
+    assert any("the context of rlvr-tiny holds 64" in reason["reason"] for reason in reasons)

@@ -143,7 +143,6 @@ UNREADABLE = {
     "<think>Judgment: 1</think>I cannot say": "no line of the form asked for",
     "Judgment: 2": "it names no candidate",
     "Judgment: 99": "it names no candidate",
-    "!": "the request failed",
 }
 
 
@@ -154,6 +153,23 @@ async def test_an_unreadable_verdict_keeps_the_first_and_says_so(verdict: str, l
     assert solution.notes == (f"no verdict, the first candidate was kept: {lacking}",)
 
 
+@pytest.mark.parametrize("strategy", [GenSelect(n=4, group=2), UniversalSelfConsistency(n=4)])
+async def test_a_judge_that_is_away_is_a_failure_and_no_choice(
+    strategy: GenSelect | UniversalSelfConsistency, tmp_path: Path
+) -> None:
+    """With every request failed, the first candidate was graded as if a judge had chosen it."""
+    solution, _ = await solve(strategy, answering(*"abcd", verdict=lambda shown: "!"), tmp_path)
+    assert solution.answers == ()
+    assert solution.reason.endswith("verdicts could be had: the request failed")
+    assert set(solution.notes) == {"no verdict, the first candidate was kept: the request failed"}
+
+
+async def test_one_verdict_of_several_may_fail(tmp_path: Path) -> None:
+    said = iter(["!", "Judgment: 1", "Judgment: 1"])
+    solution, _ = await solve(GenSelect(n=4, group=2), answering(*"abcd", verdict=lambda shown: next(said)), tmp_path)
+    assert len(solution.answers) == len(solution.notes) == 1
+
+
 async def test_universal_self_consistency_counts_from_one(tmp_path: Path) -> None:
     said = "The most consistent response is Response 2, since two agree."
     solution, requests = await solve(
@@ -161,7 +177,7 @@ async def test_universal_self_consistency_counts_from_one(tmp_path: Path) -> Non
     )
     assert [answer.content for answer in solution.answers] == ["b"]
     assert shown(text(requests[-1]), "Response") == ["a", "b", "b!"]
-    for unreadable in ("They agree.", "The most consistent response is Response 0", "!"):
+    for unreadable in ("They agree.", "The most consistent response is Response 0"):
         reply = answering("a", "b", "c", verdict=lambda shown, said=unreadable: said)  # type: ignore[misc]
         solution, _ = await solve(UniversalSelfConsistency(n=3), reply, tmp_path / str(len(unreadable)))
         assert [answer.content for answer in solution.answers] == ["a"]

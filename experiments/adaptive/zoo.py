@@ -26,6 +26,8 @@ def strategies(budget: str) -> dict[str, str]:
     names = "abcdef"[:width]
     mixed = " ".join(f"model@roles.{name}=rlvr_tiny" for name in names[::2])
     logprobs = " ".join(f"roles.{name}.model.logprobs=true" for name in names[::2])
+    layers = f"[{','.join([str(width)] * width)}]"
+    proposers = f"[{','.join(['[' + ','.join(names) + ']'] * width)},aggregate]"
     of = f"strategy=pacore strategy.schedule.of.widths={wide}"
     return {
         "majority vote": f"strategy=majority_vote strategy.k={n}",
@@ -48,7 +50,7 @@ def strategies(budget: str) -> dict[str, str]:
         "sequential": f"strategy=sequential strategy.n={n}",
         "sequential with revision": f"strategy=sequential_revision strategy.n={n}",
         "Self-MoA": f"strategy=self_moa strategy/schedule={halves}",
-        "MoA": f"strategy=moa strategy.roles=[{','.join(names)}] strategy.layers={width + 1} {mixed} {logprobs}",
+        "MoA": f"strategy=moa strategy.schedule.widths={layers} strategy.roles={proposers} {mixed} {logprobs}",
         "AggLM": f"strategy=agglm strategy/schedule=[{n - 1}]",
         "PDR, one summary": f"strategy=pdr strategy/schedule={wide}",
         "PDR, random k": "strategy=pdr strategy/compaction=conclusion strategy/views=random_subset"

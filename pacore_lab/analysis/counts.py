@@ -14,8 +14,10 @@ REASONS = 500
 
 @dataclass
 class Tally:
-    """How many trajectories were drawn; what went wrong, by kind ("episode", "trajectory", "ungraded") and reason.
+    """How many trajectories were drawn; what went wrong, by kind and reason.
 
+    Kinds: "episode"; "ungraded"; "trajectory", of a round; "side call", of a judge or a summariser; "note", which a
+    strategy left on something that went otherwise than planned.
     warnings: why grades may be wrong, by kind ("answer": an episode's final one; "sample": one of its first round).
     A sample that several repeats share is counted in each.
     """
@@ -41,6 +43,11 @@ class Tally:
             self.uncounted += trajectory["error"] is None and not trajectory["counted"]
             if trajectory["error"] not in (None, "aborted"):  # a strategy aborts on purpose; that is not a fault
                 _count(self.reasons, "trajectory", trajectory["error"])
+        for other in line.get("others", ()):
+            if other["error"] not in (None, "aborted"):
+                _count(self.reasons, "side call", other["error"])
+        for note in line.get("notes", ()):
+            _count(self.reasons, "note", note)
         for kind, graded in (("answer", [line["grade"]]), ("sample", line["samples"])):
             for warning in (warning for grade in graded for warning in grade.get("warnings", ())):
                 _count(self.warnings, kind, warning)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pacore_lab.errors import require_flag, require_part
 from pacore_lab.interfaces import Compaction
 from pacore_lab.types import Message, Trajectory
 
@@ -21,6 +22,10 @@ class Dedupe:
     of: Compaction
     keep_invalid: bool
     needs = frozenset({"answers"})
+
+    def __post_init__(self) -> None:
+        require_part("strategy.compaction.of", self.of)
+        require_flag("strategy.compaction.keep_invalid", self.keep_invalid)
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
         classes = {trajectory.id: trajectory.answer_class for trajectory in trajectories}

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_part
 from pacore_lab.interfaces import Compaction
 from pacore_lab.types import Message, Trajectory
 
@@ -26,6 +26,7 @@ class DisagreementDigest:
 
     def __post_init__(self) -> None:
         require_count("strategy.compaction.shown", self.shown)
+        require_part("strategy.compaction.of", self.of)
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
         found: defaultdict[int, list[Trajectory]] = defaultdict(list)

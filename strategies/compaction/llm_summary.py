@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_name, require_part
 from pacore_lab.interfaces import Compaction, Sampler
 from pacore_lab.types import Message, Problem, Trajectory
 from strategies.prompts import Template
@@ -47,6 +47,8 @@ class LLMSummary:
 
     def __post_init__(self) -> None:
         require_count("strategy.compaction.max_tokens", self.max_tokens, least=4)
+        require_part("strategy.compaction.of", self.of)
+        require_name("strategy.compaction.role", self.role)
 
     @cached_property
     def _prompt(self) -> Template:

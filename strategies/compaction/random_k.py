@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_part
 from pacore_lab.interfaces import Compaction
 from pacore_lab.types import Message, Trajectory
 
@@ -21,6 +21,7 @@ class RandomK:
 
     def __post_init__(self) -> None:
         require_count("strategy.compaction.k", self.k)
+        require_part("strategy.compaction.of", self.of)
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
         messages = self.of(trajectories)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_part
 from pacore_lab.interfaces import Compaction
 from pacore_lab.types import Message, Trajectory
 from strategies.majority_vote import Weight
@@ -25,6 +25,8 @@ class TopK:
 
     def __post_init__(self) -> None:
         require_count("strategy.compaction.k", self.k)
+        require_part("strategy.compaction.of", self.of)
+        require_part("strategy.compaction.by", self.by)
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
         messages, known = self.of(trajectories), {trajectory.id: trajectory for trajectory in trajectories}

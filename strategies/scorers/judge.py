@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pacore_lab.errors import require_count
+from pacore_lab.errors import require_count, require_name
 from pacore_lab.interfaces import Sampler
 from pacore_lab.types import Message, Problem, Trajectory
 from strategies.prompts import Template
@@ -46,6 +46,7 @@ class Judge:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        require_name("strategy.scorer.role", self.role)
         require_count("strategy.scorer.votes", self.votes)
         if self.max_tokens is not None:
             require_count("strategy.scorer.max_tokens", self.max_tokens)

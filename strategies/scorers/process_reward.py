@@ -44,10 +44,12 @@ class ProcessReward:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.aggregate not in COMBINED:
+        if self.aggregate not in tuple(COMBINED):
             raise ValueError(f"strategy.scorer.aggregate is {self.aggregate!r}; give last, min or product")
-        if not self.separator:
-            raise ValueError(r'strategy.scorer.separator is empty; give the text between steps, e.g. "\n"')
+        if not isinstance(self.separator, str) or not self.separator:
+            raise ValueError(rf'strategy.scorer.separator is {self.separator!r}; give what parts steps, e.g. "\n"')
+        if not isinstance(self.path, str):
+            raise ValueError(f"strategy.scorer.path is {self.path!r}; give the classifier's folder or hub id")
         _ = self._tokenizer  # a wrong path is refused before the run starts
 
     async def __call__(self, problem: Problem, trajectories: Sequence[Trajectory], sampler: Sampler) -> list[Score]:
