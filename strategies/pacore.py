@@ -175,7 +175,16 @@ def _role(name: str | None) -> dict[str, Any]:
     return {} if name is None else {"role": name}
 
 
-def sequential(*, n: int, prompt: PromptBuilder, order: Order, compaction: Compaction) -> PaCoRe:
+def sequential(
+    *,
+    n: int,
+    prompt: PromptBuilder,
+    order: Order,
+    compaction: Compaction | AskingCompaction,
+    grader: Grader | None = None,
+    roles: Sequence[str] = (),
+) -> PaCoRe:
     """n trajectories in a row, each with the one before as its reference: schedule [1] * (n - 1) and the last."""
     require_count("strategy.n", n)
-    return PaCoRe(schedule=Fixed(widths=[1] * (n - 1)), prompt=prompt, order=order, compaction=compaction)
+    schedule = Fixed(widths=[1] * (n - 1))
+    return PaCoRe(schedule=schedule, prompt=prompt, order=order, compaction=compaction, grader=grader, roles=roles)
