@@ -79,8 +79,8 @@ class PaCoRe:
             trajectories, done = await self._round(problem, messages, plan, sampler, len(rounds))
             rounds.append(self._charged(done, sampler, before))
             plan = _plan(self.schedule(rounds))
-            compacted = await self._compact(problem, trajectories, sampler, last=plan is None)
-            messages = (*messages, *compacted) if self.accumulate else compacted
+            latest = await self._compact(problem, trajectories, sampler, last=plan is None)
+            messages = (*messages, *latest) if self.accumulate else latest
             rounds[-1] = self._charged(replace(rounds[-1], messages=messages), sampler, before)
         if len(trajectories) == 1:
             return Solution.of(trajectories[0], rounds)
