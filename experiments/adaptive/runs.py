@@ -58,7 +58,7 @@ def write_plot(rows: Sequence[Mapping[str, Any]], file: Path, *, always: Sequenc
     ]
     front = [points[place] for place in analysis.pareto([p.cost for p in points], [p.accuracy for p in points])]
     shown = [point for point in points if point in front or point.name.startswith(tuple(always))]
-    file.write_bytes(plots.draw(shown, front=front)["png"])
+    file.write_bytes(plots.draw(shown, front=front, whole=False)["png"])
 
 
 def write_table(
