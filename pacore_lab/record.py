@@ -35,7 +35,7 @@ async def line_of(
     shown = {key for done in rounds for key in done.trajectories}
     last = [drawn[key].error for key in rounds[-1].trajectories] if rounds else []
     others = [drawn[key].error for key in drawn.keys() - shown]  # of judges, of summarisers
-    if solution and not solution.answers and (all(last) or (others and all(others))):
+    if error is None and solution and not solution.answers and (all(last) or (others and all(others))):
         error = solution.reason
     answers = solution.answers if solution and error is None else ()
     trajectories |= {answer.id: answer for answer in answers}  # a strategy may have completed what a probe said
