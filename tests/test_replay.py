@@ -107,17 +107,17 @@ def test_a_sweep_says_what_replays_say(bank: Path, tmp_path: Path) -> None:
             assert method.critical_path[row, repeat] == line["tokens"]["critical_path"]
 
 
-LACKING = [
-    "strategy=pacore strategy/schedule=[8]",
-    "strategy=pacore strategy/schedule=[4] strategy/compaction=llm_summary",  # would go on without its summaries
-    "strategy=majority_vote strategy.k=9",  # would be the vote of the 8 that are there
-    "strategy=genselect strategy.n=4",  # would keep the first
-    "strategy=short_m_at_k strategy.k=9 strategy.m=3",  # the ninth might have been the quickest
+LACKING = [  # with the failures among what each was handed
+    ("strategy=pacore strategy/schedule=[8]", 1),
+    ("strategy=pacore strategy/schedule=[4] strategy/compaction=llm_summary", 4),  # would go on without its summaries
+    ("strategy=majority_vote strategy.k=9", 1),  # would be the vote of the 8 that are there
+    ("strategy=genselect strategy.n=4", 1),  # would keep the first
+    ("strategy=short_m_at_k strategy.k=9 strategy.m=3", 0),  # the ninth might have been the quickest
 ]
 
 
-@pytest.mark.parametrize("policy", LACKING)
-def test_what_was_never_sampled_is_said_and_not_graded(policy: str, bank: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("policy", "failed"), LACKING)
+def test_what_was_never_sampled_is_said_and_not_graded(policy: str, failed: int, bank: Path, tmp_path: Path) -> None:
     """A policy that needs more than the bank has must not be graded as if that had come to nothing."""
     words = [*policy.split(), f"backend.run={bank / 'bank'}", f"store={bank / 'bank.sqlite'}"]
     said = invoke("backend=replay", *SET[1:], *PROBLEMS, *words, f"out={tmp_path / 'o'}", "grader.cache=null")
@@ -125,6 +125,7 @@ def test_what_was_never_sampled_is_said_and_not_graded(policy: str, bank: Path, 
     assert "never sampled in this bank" in said.err
     lines = results_of(tmp_path / "o").values()
     assert {(line["grade"]["score"], line["tokens"]["sampled"]) for line in lines} == {(None, 0)}
+    assert {line["tokens"]["failed"] for line in lines} == {failed}
     assert all(line["tokens"]["reused"] <= 8 for line in lines)
     assert json.loads((tmp_path / "o" / "summary.json").read_text())["rows"][-1]["failed"] == 8
     found = sweep(bank / "bank", ["strategy=majority_vote strategy.k=8", policy], store=bank / "bank.sqlite")
