@@ -5,14 +5,16 @@ import asyncio
 import hydra
 from omegaconf import DictConfig
 
-from pacore_lab import config, engine
+from pacore_lab.config.build import build
+from pacore_lab.config.command import launch, one_line_errors
+from pacore_lab.running import run as engine
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-@config.one_line_errors
+@one_line_errors
 def main(settings: DictConfig) -> None:
-    asyncio.run(engine.run(config.build(settings)))
+    asyncio.run(engine.run(build(settings)))
 
 
 if __name__ == "__main__":
-    config.command(main)
+    launch(main)

@@ -16,8 +16,8 @@ from pacore_lab.interfaces import Capabilities, OnChunk, Request
 from pacore_lab.types import Completion, Model
 
 if TYPE_CHECKING:
-    from backends._rows import Memory
-    from backends._worker import Worker
+    from backends._hf_rows import Memory
+    from backends._hf_thread import Worker
 
 CPU_CACHE_BYTES = 8_000_000_000
 
@@ -67,8 +67,8 @@ class HF:
     async def start(self) -> None:
         folder = locate(self.model)
         net, tokenizer, memory = await asyncio.to_thread(self._load, folder)
-        from backends._decoder import Decoder
-        from backends._worker import Worker
+        from backends._hf_decoder import Decoder
+        from backends._hf_thread import Worker
 
         commit = getattr(net.config, "_commit_hash", None)
         self._fingerprint = await asyncio.to_thread(fingerprint, self.model, folder, commit)
@@ -94,8 +94,8 @@ class HF:
     def _load(self, folder: Path | None) -> tuple[Any, Any, Memory]:
         import torch
 
-        from backends._attention import adopt
-        from backends._rows import Memory
+        from backends._hf_attention import adopt
+        from backends._hf_rows import Memory
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -125,7 +125,7 @@ class HF:
 
         from tokenizers.decoders import DecodeStream
 
-        from backends._worker import Call
+        from backends._hf_thread import Call
 
         return await worker.finish(
             Call(

@@ -40,7 +40,7 @@ class Replay:
     @property
     def capabilities(self) -> Capabilities:
         known = {item.name: self._found[item.name] for item in fields(Capabilities) if item.name in self._found}
-        return Capabilities(**{**known, "recorded": True, "evidence": {"bank": self.run}})
+        return Capabilities(**{**known, "replay": True, "evidence": {"bank": self.run}})
 
     @property
     def fingerprint(self) -> str:

@@ -19,7 +19,7 @@ class Capabilities:
     `most_top_logprobs` of them (None: any number).
     partial: what an aborted trajectory had is reported, so that its tokens are counted.
     prefill: a prompt that ends with a turn of the assistant is gone on with, as if the model had said that itself.
-    recorded: nothing is sampled, everything comes from the store (replay).
+    replay: the backend samples nothing; every trajectory comes from the store.
     priority: waiting requests are served in the order of `Request.priority`.
     schema: an answer follows `Request.schema`.
     context_length: tokens of prompt and answer together, None where it is not known.
@@ -31,7 +31,7 @@ class Capabilities:
     most_top_logprobs: int | None = None
     partial: bool = False
     prefill: bool = False
-    recorded: bool = False
+    replay: bool = False
     priority: bool = False
     schema: bool = False
     context_length: int | None = None
@@ -111,7 +111,7 @@ class Arrivals(Protocol):
 
 
 class Sampler(Protocol):
-    """The only I/O a strategy sees (`pacore_lab.sampler.EpisodeSampler`): trajectories of one (problem, repeat).
+    """The only I/O a strategy sees (`sampling.sampler.EpisodeSampler`): trajectories of one (problem, repeat).
 
     role: who is asked, where a run gives its roles models of their own (`model@roles.judge=...`); any other role, and
     none, is the run's model. A strategy or part keeps the roles it asks in fields named `role` or `roles`.
@@ -157,7 +157,7 @@ class Strategy(Protocol):
     a set of "logprobs" (of every trajectory), "top_logprobs" (confidences of every token), "partial" (to stream and
     abort), "prefill" (to go on with a given beginning), "seeds", "priority", "answers" (of a grader that compares
     them), and "tokens" (all that the rounds so far have cost). What is lacking is refused before the first token
-    (`pacore_lab.needs`).
+    (`pacore_lab.running.needs`).
     """
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution: ...

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pacore_lab.errors import require_count, require_flag, require_part
 from pacore_lab.interfaces import Grader, Sampler, StopRule
 from pacore_lab.types import Problem, Round, Solution, Trajectory
-from strategies.answers import classified, elected, require_comparable
+from strategies.election import classified, elected, require_comparable
 
 
 @dataclass(frozen=True, kw_only=True)

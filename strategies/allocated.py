@@ -10,7 +10,7 @@ from pacore_lab.errors import require_count, require_names
 from pacore_lab.interfaces import AskingCompaction, Compaction, Grader, Order, PromptBuilder, Sampler
 from pacore_lab.types import Problem, Round, Solution
 from strategies.adaptive import disagreement
-from strategies.answers import classified, elected, require_comparable
+from strategies.election import classified, elected, require_comparable
 from strategies.pacore import compacted
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pacore_lab.errors import require_count, require_flag
 from pacore_lab.interfaces import Grader, Sampler
 from pacore_lab.types import Problem, Round, Solution
-from strategies.answers import classified, elected, require_comparable
+from strategies.election import classified, elected, require_comparable
 from strategies.scorers import Scorer
 from strategies.verdicts import none_presentable, presentable
 

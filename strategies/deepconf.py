@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pacore_lab.errors import require_count, require_share
 from pacore_lab.interfaces import Arrivals, Grader, Sampler
 from pacore_lab.types import Problem, Round, Solution, Trajectory
-from strategies.answers import classified, elected, require_comparable
+from strategies.election import classified, elected, require_comparable
 
 Score: TypeAlias = Literal["mean", "tail", "lowest_group", "bottom_10"]
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from pacore_lab.errors import require_count, require_part
 from pacore_lab.interfaces import Grader, Sampler
 from pacore_lab.types import Problem, Round, Solution, Trajectory
-from strategies.answers import classified, elected, require_comparable
+from strategies.election import classified, elected, require_comparable
 from strategies.weights import Heads
 
 Weight: TypeAlias = Callable[[Trajectory], float]

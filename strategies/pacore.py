@@ -23,7 +23,7 @@ from pacore_lab.interfaces import (
     needs_of,
 )
 from pacore_lab.types import Message, Problem, Prompt, Round, Solution, Trajectory
-from strategies.answers import classified, elected, require_comparable
+from strategies.election import classified, elected, require_comparable
 from strategies.schedules import Fixed
 from strategies.views import All
 

@@ -17,7 +17,7 @@ from pacore_lab.errors import require_count
 from pacore_lab.interfaces import Arrivals, Grader, Sampler
 from pacore_lab.types import ChatMessage, Problem, Round, Solution, Trajectory
 from pacore_lab.votes import winners
-from strategies.answers import classified, elected, require_comparable
+from strategies.election import classified, elected, require_comparable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pacore_lab.errors import require_count
 from pacore_lab.interfaces import Grader, Sampler
 from pacore_lab.types import Problem, Round, Solution, Trajectory
-from strategies.answers import classified, elected, require_comparable
+from strategies.election import classified, elected, require_comparable
 
 
 @dataclass(frozen=True, kw_only=True)

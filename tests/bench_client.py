@@ -27,10 +27,10 @@ import pytest
 from yarl import URL
 
 from backends.openai import OpenAI
-from pacore_lab.dispatch import Dispatcher
 from pacore_lab.interfaces import Request
-from pacore_lab.sampler import EpisodeSampler
-from pacore_lab.store import Store
+from pacore_lab.sampling.dispatch import Dispatcher
+from pacore_lab.sampling.sampler import EpisodeSampler
+from pacore_lab.sampling.store import Store
 from pacore_lab.types import Model, Prompt, SamplingParams
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,7 +18,7 @@ from typing import Any
 
 from pacore_lab.grading import MathGrader, exact, numeric
 from pacore_lab.grading.cache import Cache
-from pacore_lab.grading.pool import Pool
+from pacore_lab.grading.readers import Pool
 
 ANSWERS = 512
 # One line per answer, in spellings of models. math-verify and we agree on all of them: the traps are tested elsewhere.

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from backends.mock import Mock
-from pacore_lab.dispatch import Dispatcher
-from pacore_lab.sampler import EpisodeSampler
-from pacore_lab.store import Store
+from pacore_lab.sampling.dispatch import Dispatcher
+from pacore_lab.sampling.sampler import EpisodeSampler
+from pacore_lab.sampling.store import Store
 from pacore_lab.types import Model, SamplingParams
 
 ROOT = Path(__file__).resolve().parent.parent

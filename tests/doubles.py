@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pacore_lab.dispatch import Dispatcher, Retry
 from pacore_lab.interfaces import Capabilities, Chunk, OnChunk, Request
-from pacore_lab.sampler import EpisodeSampler
-from pacore_lab.store import Store
+from pacore_lab.sampling.dispatch import Dispatcher, Retry
+from pacore_lab.sampling.sampler import EpisodeSampler
+from pacore_lab.sampling.store import Store
 from pacore_lab.types import Completion, Prompt, SamplingParams, Trajectory
 
 Reply = Callable[[Request, int], Awaitable[Completion | str] | Completion | str]

@@ -82,7 +82,9 @@ def _life(args: list[str], cwd: str, log: str) -> None:
 def begin(*args: str, cwd: Path) -> BaseProcess:
     """`python run.py ARGS` without paying for its imports each time, as killable as any process; output in cwd/log."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "pacore_lab.config", "backends.openai", "strategies.pacore", *_DRAWING])
+    context.set_forkserver_preload(
+        [__name__, "pacore_lab.config.build", "backends.openai", "strategies.pacore", *_DRAWING]
+    )
     process = context.Process(target=_life, args=(args, str(cwd), str(cwd / "log")))
     process.start()
     return process

@@ -235,8 +235,8 @@ async def test_a_budget_goes_where_answers_disagree(tmp_path: Path) -> None:
         grader=NoGrader(),
     )
     problems = [Problem(id="p", messages=user("p")), Problem(id="q", messages=user("q"))]
-    from pacore_lab.claims import Claims
-    from pacore_lab.sampler import EpisodeSampler
+    from pacore_lab.sampling.claims import Claims
+    from pacore_lab.sampling.sampler import EpisodeSampler
 
     async with dispatcher(Scripted(reply), tmp_path) as dispatch:
         claims = Claims((problem.id, 0) for problem in problems)

@@ -16,14 +16,15 @@ from experiments.adaptive.policies import MODELS, POLICIES, SYNTHESIZER, synthes
 from experiments.adaptive.runs import CONF, run_all, write_table
 from experiments.adaptive.sums import examples, references, slip
 from experiments.adaptive.zoo import BUDGETS, COMMON, strategies
-from pacore_lab import config
+from pacore_lab.config.build import build
+from pacore_lab.config.spelling import spelt
 from pacore_lab.interfaces import Strategy
 
 
 def built(words: str) -> Strategy:
     """What run.py would make of it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return config.build(compose("config", config.spelt([*COMMON, *words.split()]))).strategy
+        return build(compose("config", spelt([*COMMON, *words.split()]))).strategy
 
 
 @pytest.mark.parametrize("budget", BUDGETS)

@@ -12,7 +12,7 @@ import pytest
 from pacore_lab.errors import RequestError
 from pacore_lab.grading import NoGrader
 from pacore_lab.interfaces import Request, StopRule
-from pacore_lab.sampler import EpisodeSampler
+from pacore_lab.sampling.sampler import EpisodeSampler
 from pacore_lab.types import Completion, Problem, Solution
 from strategies.adaptive_consistency import AdaptiveVote
 from strategies.short_m_at_k import ShortMAtK

@@ -27,7 +27,7 @@ from pacore_lab.analysis import (
     spread_of,
     table,
 )
-from pacore_lab.analysis.runs import KEPT, Overlap
+from pacore_lab.analysis.methods import KEPT, Overlap
 from tests.lines import line
 
 NAN = math.nan

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pacore_lab.arrivals import cut
-from pacore_lab.budget import Budget
-from pacore_lab.dispatch import Dispatcher
 from pacore_lab.errors import BudgetSpent, NeverSampled, Unsupported
 from pacore_lab.interfaces import Capabilities, Chunk, OnChunk, Request
-from pacore_lab.sampler import EpisodeSampler
+from pacore_lab.sampling.arrivals import cut
+from pacore_lab.sampling.budget import Budget
+from pacore_lab.sampling.dispatch import Dispatcher
+from pacore_lab.sampling.sampler import EpisodeSampler
 from pacore_lab.types import Completion, Trajectory
 from tests import doubles
 
@@ -60,7 +60,7 @@ class Nothing(doubles.Scripted):
     """What a bank is to a policy: nothing beyond it can be sampled."""
 
     fingerprint = "steps"
-    capabilities = Capabilities(seeds="request", partial=True, recorded=True)
+    capabilities = Capabilities(seeds="request", partial=True, replay=True)
 
     async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
         raise NeverSampled("never sampled in this bank")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pacore_lab import regrade, results
+from pacore_lab.commands import regrade
+from pacore_lab.results.disk import read_lines
 from tests.outside import Outcome, invoke, serving
 
 
@@ -45,7 +46,7 @@ def run(server: Any, *words: str) -> Outcome:
 
 
 def lines() -> dict[str, dict[str, Any]]:
-    return {line["request_id"]: line for line in results.read_lines(Path("o/results.jsonl"))}
+    return {line["request_id"]: line for line in read_lines(Path("o/results.jsonl"))}
 
 
 def test_livecodebench_and_its_two_graders(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacore_lab.claims import Claims, shares
+from pacore_lab.sampling.claims import Claims, shares
 
 WEIGHTS = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 

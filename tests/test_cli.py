@@ -12,10 +12,11 @@ import pytest
 from aiohttp import web
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from pacore_lab import config
+from pacore_lab.config.build import build
 from tests.outside import ROOT, Outcome, below, invoke, serving, spawn
 
 CONF = ROOT / "conf"
@@ -258,10 +259,10 @@ def test_every_option_composes_and_instantiates(group: str, option: str) -> None
         names = set(inspect.signature(get_object(node["_target_"])).parameters)
         assert set(node) - {"_target_"} == names
     if choice in REFUSED:
-        with pytest.raises(config.HydraException, match=REFUSED[choice]):
-            config.build(cfg)
+        with pytest.raises(HydraException, match=REFUSED[choice]):
+            build(cfg)
         return
-    run = config.build(cfg)
+    run = build(cfg)
     assert run.problems.load() or option == "ask"
 
 
@@ -288,7 +289,7 @@ def test_a_mapping_takes_keys_of_its_own(words: str) -> None:
 
 
 def test_pacore_8b_is_published() -> None:
-    model = config.build(composed("model=pacore_8b")).model
+    model = build(composed("model=pacore_8b")).model
     assert (model.context_length, model.yarn_factor, model.yarn_original) == (131072, 2.0, 65536)
     assert (model.temperature, model.top_p, model.max_tokens) == (1.0, 1.0, None)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pacore_lab.errors import ConfigError
 from pacore_lab.grading.code import LcbOfficial, LcbSubprocess
-from pacore_lab.grading.code.compare import same_text, same_value
-from pacore_lab.grading.code.grader import code_of
+from pacore_lab.grading.code.code_grader import code_of
+from pacore_lab.grading.code.expected import same_text, same_value
 from pacore_lab.grading.code.sandbox import KINDS
 from pacore_lab.types import Completion, Grade, Problem
 from tests.doubles import trajectory, user

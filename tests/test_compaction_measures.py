@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pacore_lab.analysis import Compacted, Tally, compactions, summarise
-from pacore_lab.compaction import passed_on
 from pacore_lab.grading import MathGrader, NoGrader
 from pacore_lab.interfaces import Grader
-from pacore_lab.report import write_report
-from pacore_lab.terminal import print_table
+from pacore_lab.results.kept import passed_on
+from pacore_lab.showing.report import write_report
+from pacore_lab.showing.terminal import print_table
 from pacore_lab.types import Completion, Message, Round, Trajectory
-from strategies.answers import classified
 from strategies.compaction import AnswerOnly, AnswerSteps, Conclusion, Dedupe, DisagreementDigest, Full
+from strategies.election import classified
 from tests.doubles import trajectory
 from tests.lines import line
 

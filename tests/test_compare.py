@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pacore_lab import compare, plots
+from pacore_lab.commands import compare
 from pacore_lab.errors import ConfigError
+from pacore_lab.showing import plots
 from tests.lines import line
 
 SETTINGS = {"seed": 0, "pool": None, "problems": {"n": 3}}

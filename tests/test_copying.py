@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacore_lab.analysis import agreement, copying
+from pacore_lab.analysis import agreement
 from pacore_lab.analysis.agreement import Synthesis
+from pacore_lab.commands import copying
 from pacore_lab.grading import NoGrader
-from pacore_lab.record import trajectories_of
+from pacore_lab.results.line import trajectories_of
 from tests.lines import line
 from tests.outside import invoke, write_jsonl
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pacore_lab.errors import RequestError
 from pacore_lab.grading import NoGrader
 from pacore_lab.interfaces import Chunk, OnChunk, Request, needs_of
-from pacore_lab.sampler import EpisodeSampler
+from pacore_lab.sampling.sampler import EpisodeSampler
 from pacore_lab.types import Completion, Problem, Solution
 from strategies.deepconf import DeepConfOffline, DeepConfOnline, Score, group_confidences
 from tests.doubles import Scripted, dispatcher, episode, user

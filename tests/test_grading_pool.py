@@ -17,7 +17,7 @@ from pacore_lab.grading import MathGrader
 from pacore_lab.grading.answers import last_box
 from pacore_lab.grading.cache import Cache
 from pacore_lab.grading.exact import read
-from pacore_lab.grading.pool import Pool
+from pacore_lab.grading.readers import Pool
 from pacore_lab.types import Grade
 from tests.test_grading import NESTED, grade
 

@@ -12,8 +12,8 @@ import torch
 from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from backends._draw import draw
-from backends._rows import Row
+from backends._hf_draw import draw
+from backends._hf_rows import Row
 from pacore_lab.errors import RequestError
 from tests.tiny_hf import CONTEXT, SHAPE, Running, backend, folder, mixed, net, plain_greedy, rows, ship, tokenizer
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from backends._draw import confidences, draw
+from backends._hf_draw import confidences, draw
 from backends.vllm import VLLM
 from pacore_lab.errors import BackendError
 from pacore_lab.interfaces import Chunk

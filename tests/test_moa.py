@@ -10,10 +10,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from pacore_lab import config
+from pacore_lab.config.build import build
 from pacore_lab.errors import RequestError
 from pacore_lab.interfaces import PromptBuilder, Request, Strategy
-from pacore_lab.sampler import EpisodeSampler
+from pacore_lab.sampling.sampler import EpisodeSampler
 from pacore_lab.types import Message, Problem
 from strategies.adaptive import Quorum
 from strategies.aggregation_prompts import SystemReferences, agglm, moa, revise
@@ -127,7 +127,7 @@ def test_references_go_behind_what_the_system_turn_says() -> None:
 def configured(name: str) -> Strategy:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return config.build(compose("config", [f"strategy={name}", "backend=mock"])).strategy
+        return build(compose("config", [f"strategy={name}", "backend=mock"])).strategy
 
 
 @pytest.mark.parametrize(

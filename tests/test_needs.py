@@ -10,7 +10,7 @@ import pytest
 
 from pacore_lab.errors import ConfigError, Unsupported
 from pacore_lab.interfaces import Capabilities
-from pacore_lab.needs import needs_of, refuse_unsupported
+from pacore_lab.running.needs import needs_of, refuse_unsupported
 from pacore_lab.types import Model
 from tests import doubles
 

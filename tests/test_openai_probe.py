@@ -15,7 +15,7 @@ from aiohttp import web
 from backends import _probe
 from pacore_lab.errors import BackendError, EngineDead
 from pacore_lab.interfaces import Capabilities
-from pacore_lab.needs import refuse_unsupported
+from pacore_lab.running.needs import refuse_unsupported
 from pacore_lab.types import Model
 from tests.asking import answering, asking, client
 from tests.outside import invoke, serving, write_jsonl

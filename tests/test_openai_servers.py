@@ -22,11 +22,11 @@ from aiohttp import web
 from backends._servers import Servers
 from backends._session import watched_socket
 from backends.openai import OpenAI
-from pacore_lab.dispatch import Dispatcher, Retry
 from pacore_lab.errors import BackendError, EngineDead, TransientError
 from pacore_lab.interfaces import Chunk
-from pacore_lab.sampler import EpisodeSampler
-from pacore_lab.store import Store
+from pacore_lab.sampling.dispatch import Dispatcher, Retry
+from pacore_lab.sampling.sampler import EpisodeSampler
+from pacore_lab.sampling.store import Store
 from pacore_lab.types import ChatMessage, Model, SamplingParams
 from tests.asking import answering, ask, asking, client, closed_port
 from tests.outside import finished_in

@@ -12,7 +12,7 @@ import pytest
 from pacore_lab.errors import RequestError
 from pacore_lab.grading import MathGrader, NoGrader
 from pacore_lab.interfaces import Capabilities, Chunk, OnChunk, Request, needs_of
-from pacore_lab.sampler import EpisodeSampler
+from pacore_lab.sampling.sampler import EpisodeSampler
 from pacore_lab.types import Completion, Problem, Solution
 from strategies.parallel_probe import ParallelProbe, _up_to_the_brace
 from tests.doubles import Scripted, dispatcher, episode, user

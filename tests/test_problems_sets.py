@@ -15,10 +15,10 @@ from hydra.utils import instantiate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pacore_lab import config  # noqa: F401  (registers the schema of the root keys)
+from pacore_lab.config import schema  # noqa: F401  (registers the schema of the root keys)
 from pacore_lab.errors import DataError
 from pacore_lab.problems import AIME2025, HLEText, HMMTFeb2025, IMOAnswerBench, LiveCodeBench, PaCoReTrain8k
-from pacore_lab.record import truth_of
+from pacore_lab.results.line import truth_of
 
 CONF = Path(__file__).parents[1] / "conf"
 TURNS = [

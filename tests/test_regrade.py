@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pacore_lab import regrade, results
+from pacore_lab.commands import regrade
+from pacore_lab.results.disk import read_lines
 from tests.outside import invoke
 
 
@@ -30,7 +31,7 @@ def again(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return list(results.read_lines(path))
+    return list(read_lines(path))
 
 
 def test_the_same_grader_gives_the_same_grades(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,10 @@ import pytest
 from omegaconf.errors import OmegaConfBaseException
 
 from backends.replay import Replay
-from pacore_lab import config
-from pacore_lab.bank import Remembering
+from pacore_lab.commands.sweep import sweep
+from pacore_lab.config.stored import parts_of, policies_of
 from pacore_lab.errors import ConfigError, StoreError
-from pacore_lab.sweep import sweep
+from pacore_lab.grading.remembering import Remembering
 from pacore_lab.types import Model
 from tests.outside import ROOT, finished_in, invoke, results_of
 
@@ -152,9 +152,9 @@ def test_a_bank_of_a_smaller_pool_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_policies_are_spelled_as_on_the_command_line(bank: Path) -> None:
     settings = json.loads((bank / "bank" / "settings.json").read_text())
-    grader = Remembering(config.bank(settings)[2])
+    grader = Remembering(parts_of(settings)[2])
     spelled = ["strategy=pacore strategy/schedule=[4,2] strategy/order=arrival,shuffle", "strategy=single"]
-    found = config.policies(settings, spelled, grader)
+    found = policies_of(settings, spelled, grader)
     assert [name for name, _ in found] == [
         "pacore schedule.widths=[4,2] strategy/order=arrival",
         "pacore schedule.widths=[4,2] strategy/order=shuffle",
@@ -164,15 +164,15 @@ def test_policies_are_spelled_as_on_the_command_line(bank: Path) -> None:
     assert found[0][1].grader is grader  # type: ignore[attr-defined]
     assert found[1][1].order.seed == 3  # type: ignore[attr-defined]
     with pytest.raises(OmegaConfBaseException, match="widht"):
-        config.policies(settings, ["strategy=pacore strategy.schedule.widht=[4]"], grader)
+        policies_of(settings, ["strategy=pacore strategy.schedule.widht=[4]"], grader)
     with pytest.raises(ConfigError, match="a policy is made of strategy="):
-        config.policies(settings, ["seed=1"], grader)
+        policies_of(settings, ["seed=1"], grader)
     with pytest.raises(ConfigError, match=r"^strategy\.scorer\.path is not set"):
-        config.policies(settings, ["strategy=best_of_n strategy/scorer=process_reward"], grader)
+        policies_of(settings, ["strategy=best_of_n strategy/scorer=process_reward"], grader)
     with pytest.raises(ConfigError, match="no closing quotation"):
-        config.policies(settings, ["strategy=single 'foo"], grader)
+        policies_of(settings, ["strategy=single 'foo"], grader)
     with pytest.raises(ConfigError, match="a policy is empty"):
-        config.policies(settings, ["strategy=single", ""], grader)
+        policies_of(settings, ["strategy=single", ""], grader)
 
 
 def test_a_bank_that_is_none_is_refused(bank: Path, tmp_path: Path) -> None:

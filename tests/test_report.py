@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pacore_lab import report
 from pacore_lab.analysis import summarise
-from pacore_lab.report import clip, finding, write_report
+from pacore_lab.showing import report
+from pacore_lab.showing.report import clip, finding, write_report
 from tests.lines import line
 
 META = {"strategy": "pacore_low", "model": "a/model", "problems": "sums", "config": "seed: 0", "versions": {"torch": 3}}

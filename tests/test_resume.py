@@ -22,7 +22,7 @@ import pytest
 from aiohttp import web
 
 from pacore_lab.interfaces import Request
-from pacore_lab.names import SampleName
+from pacore_lab.sampling.names import SampleName
 from tests.doubles import Scripted, dispatcher, episode, user
 from tests.outside import (
     begin,

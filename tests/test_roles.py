@@ -11,7 +11,7 @@ import pytest
 
 from pacore_lab.errors import ConfigError, Unsupported
 from pacore_lab.interfaces import Capabilities
-from pacore_lab.needs import refuse_role, roles_of
+from pacore_lab.running.needs import refuse_role, roles_of
 from pacore_lab.types import Model
 from strategies.adaptive import Quorum
 from strategies.compaction import Conclusion, LLMSummary

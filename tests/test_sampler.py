@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pacore_lab.dispatch import Retry, Slots
 from pacore_lab.errors import ConfigError, EngineDead, RequestError, TransientError
 from pacore_lab.interfaces import Request
+from pacore_lab.sampling.dispatch import Retry, Slots
 from pacore_lab.types import Completion
 from tests.doubles import Scripted, dispatcher, episode, user
 

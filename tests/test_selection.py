@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pacore_lab.errors import RequestError
 from pacore_lab.grading import NoGrader
 from pacore_lab.interfaces import Request, Sampler, Strategy
-from pacore_lab.sampler import EpisodeSampler
+from pacore_lab.sampling.sampler import EpisodeSampler
 from pacore_lab.types import Completion, Problem, Solution, Trajectory
 from strategies.best_of_n import BestOfN
 from strategies.genselect import LINE as JUDGMENT

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pacore_lab.config import spelt
+from pacore_lab.config.spelling import changes, spelt, words_of
 from pacore_lab.errors import ConfigError
-from pacore_lab.spelling import changes, words_of
 
 
 def test_a_table_names_a_method_by_what_was_typed() -> None:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacore_lab.errors import StoreError
-from pacore_lab.names import SampleName, digest
-from pacore_lab.store import Store
+from pacore_lab.sampling.names import SampleName, digest
+from pacore_lab.sampling.store import Store
 from pacore_lab.types import Completion
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,7 +118,7 @@ async def test_a_locked_store_says_who_holds_it(tmp_path: Path) -> None:
 
 HOLDER = """
 import asyncio, sys, time
-from pacore_lab.store import Store
+from pacore_lab.sampling.store import Store
 async def main():
     store = await Store.open(sys.argv[1])
     await store._submit(lambda: store._db.execute("BEGIN IMMEDIATE"), writes=False)
@@ -130,7 +130,7 @@ asyncio.run(main())
 WRITER = """
 import asyncio, sys
 from tests.test_store import PROMPT, done, name
-from pacore_lab.store import Store
+from pacore_lab.sampling.store import Store
 async def main():
     store = await Store.open(sys.argv[1])
     kept = await asyncio.gather(*(store.put(name(i), PROMPT, done(sys.argv[2] + "x" * 5000)) for i in range(300)))

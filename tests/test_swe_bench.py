@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from pacore_lab.commands.swe_bench import main, patch_of, predictions
 from pacore_lab.errors import DataError
-from pacore_lab.swe_bench import main, patch_of, predictions
 from tests.lines import line
 
 DIFF = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n"
@@ -99,7 +99,10 @@ def test_a_bad_folder_is_one_line(break_it, arguments, wrong, folder, capsys):
 
 def test_as_a_command(folder):
     done = subprocess.run(
-        [sys.executable, "-m", "pacore_lab.swe_bench", folder / "none"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pacore_lab", "swe_bench", folder / "none"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")

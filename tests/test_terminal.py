@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pacore_lab.analysis import Difference, Group, Row, Tally
-from pacore_lab.terminal import Progress, duration, in_words, kilo, print_answer, print_table, safe
+from pacore_lab.showing.terminal import Progress, duration, in_words, kilo, print_answer, print_table
+from pacore_lab.showing.text import safe
 
 ROW = Row(
     method="pacore_low",

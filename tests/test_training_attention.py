@@ -15,7 +15,7 @@ from pacore_lab.errors import ConfigError
 from pacore_lab.training import attention
 from pacore_lab.training.attended import Paid, Reader, spans_of
 from pacore_lab.training.attended import attention as attended
-from pacore_lab.training.replay import Replayed, mark, replay
+from pacore_lab.training.syntheses import Replayed, mark, replay
 from pacore_lab.types import Message, Problem
 from strategies.prompts import published
 from tests.outside import ROOT, invoke, write_jsonl

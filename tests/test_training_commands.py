@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import pytest
 
-from pacore_lab.names import digest
+from pacore_lab.sampling.names import digest
 from pacore_lab.training import filters, pools
 from pacore_lab.training.records import Record, read_records, write_records
 from pacore_lab.types import Message

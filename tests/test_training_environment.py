@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 
 from pacore_lab.errors import ConfigError
 from pacore_lab.grading.code import LcbSubprocess
-from pacore_lab.grading.grader import MathGrader
+from pacore_lab.grading.math_grader import MathGrader
 from pacore_lab.training import Counts, Instance, Record, SynthesisEnvironment
 from pacore_lab.training.environment import cross_checks
 from pacore_lab.types import Completion, Grade, Message

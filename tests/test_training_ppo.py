@@ -15,8 +15,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from pacore_lab.errors import ConfigError
 from pacore_lab.training.ppo import Rollout, sample
 from pacore_lab.training.ppo.advantages import clipped_loss, gae, whiten
-from pacore_lab.training.ppo.attention import NAME, adopted
-from pacore_lab.training.ppo.packed import Piece, log_probs, new_critic, pack, split, values
+from pacore_lab.training.ppo.sequences import Piece, log_probs, new_critic, pack, split, values
+from pacore_lab.training.ppo.shared_prompt import NAME, adopted
 from tests.tiny_hf import net, tokenizer
 
 assert net

@@ -19,9 +19,9 @@ from pacore_lab.errors import ConfigError, LabError
 from pacore_lab.grading import MathGrader
 from pacore_lab.training import Record, SynthesisEnvironment, write_records
 from pacore_lab.training.ppo import Rollout, Settings, __main__, train
-from pacore_lab.training.ppo.attention import adopted
-from pacore_lab.training.ppo.episodes import Episodes, render, stop_tokens, trajectory
+from pacore_lab.training.ppo.batches import Episodes, render, stop_tokens, trajectory
 from pacore_lab.training.ppo.log import Log, read_log
+from pacore_lab.training.ppo.shared_prompt import adopted
 from pacore_lab.types import Grade, Model, Problem, Trajectory
 from strategies.prompts import published
 from tests.doubles import user

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pacore_lab.errors import ConfigError, DataError
-from pacore_lab.grading.grader import MathGrader
+from pacore_lab.grading.math_grader import MathGrader
 from pacore_lab.training import Record, SynthesisEnvironment, read_records, write_records
 from pacore_lab.training.logs import read_log
 from pacore_lab.training.verl import budget, checkpoint, dumps, reward

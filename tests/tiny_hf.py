@@ -11,7 +11,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from backends._rows import Row
+from backends._hf_rows import Row
 from backends.hf import HF
 from pacore_lab.interfaces import Request
 from pacore_lab.types import Completion, Model, SamplingParams

@@ -16,9 +16,14 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.text import Text
 
-from pacore_lab import analysis, config, engine, plots, results
+from pacore_lab import analysis
 from pacore_lab.analysis import Method
-from pacore_lab.terminal import columns, kilo, percent, points
+from pacore_lab.config.build import build
+from pacore_lab.config.spelling import spelt
+from pacore_lab.results.disk import read_lines
+from pacore_lab.running import run as engine
+from pacore_lab.showing import plots
+from pacore_lab.showing.terminal import columns, kilo, percent, points
 
 MARGIN = 0.01
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
@@ -37,7 +42,7 @@ def run_all(table: Mapping[str, str], common: Sequence[str], work: Path, *, shar
             folder = folders[name] = work / re.sub(r"[^a-z0-9]+", "-", name.lower())
             if (folder / "summary.json").exists():
                 continue
-            run = config.build(compose("config", config.spelt([*common, *words.split()])))
+            run = build(compose("config", spelt([*common, *words.split()])))
             store = work / "store.sqlite" if shared else folder / "store.sqlite"
             with (work / "log").open("a") as log, contextlib.redirect_stdout(log):
                 asyncio.run(engine.run(replace(run, name=name, out=folder, store=store)))
@@ -46,7 +51,7 @@ def run_all(table: Mapping[str, str], common: Sequence[str], work: Path, *, shar
 
 def methods(folders: Mapping[str, Path]) -> dict[str, Method]:
     """What each run scored and cost."""
-    return {name: analysis.methods_of(results.read_lines(f / "results.jsonl"), name)[-1] for name, f in folders.items()}
+    return {name: analysis.methods_of(read_lines(f / "results.jsonl"), name)[-1] for name, f in folders.items()}
 
 
 def write_plot(rows: Sequence[Mapping[str, Any]], file: Path, *, always: Sequence[str] = ()) -> None:
@@ -72,7 +77,7 @@ def write_table(
     rows = []
     for name, method in found.items():
         row, summary = analysis.row_of(method), json.loads((folders[name] / "summary.json").read_text())
-        lines = list(results.read_lines(folders[name] / "results.jsonl"))
+        lines = list(read_lines(folders[name] / "results.jsonl"))
         versus = analysis.paired(method, found[baseline]) if baseline and name != baseline else None
         rows.append(
             {

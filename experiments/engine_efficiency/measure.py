@@ -26,10 +26,12 @@ from omegaconf import DictConfig
 
 from backends._checkpoint import load_tokenizer, locate
 from backends._child import interpreter
-from pacore_lab import config, engine
+from pacore_lab.config.build import build
+from pacore_lab.config.command import launch, one_line_errors
 from pacore_lab.errors import ConfigError
 from pacore_lab.interfaces import Backend, OnChunk, Request
-from pacore_lab.run import Run
+from pacore_lab.running import run as engine
+from pacore_lab.running.parts import Run
 from pacore_lab.types import Completion
 
 HERE = Path(__file__).resolve().parent
@@ -103,7 +105,7 @@ async def alone_vllm(backend: Any, requests: Sequence[Request]) -> float:
 
 async def alone_hf(backend: Any, requests: Sequence[Request]) -> float:
     """The decoder in a bare loop, without the worker's queues."""
-    from backends._rows import Row
+    from backends._hf_rows import Row
 
     decoder, prompts = backend._worker.decoder, [await backend._chat.render(request) for request in requests]
 
@@ -210,10 +212,10 @@ async def efficiency(run: Run, backend: Any, turns: int) -> Efficiency:
 
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="config")
-@config.one_line_errors
+@one_line_errors
 def main(settings: DictConfig) -> None:
     """`repeats` is the number of turns."""
-    run = config.build(settings)
+    run = build(settings)
     if run.backend.__class__.__name__ not in ALONE:
         raise ConfigError(f"backend={settings.backend._target_} is not one of the engines in process: hf, vllm, sglang")
 
@@ -228,4 +230,4 @@ def main(settings: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    config.command(main)
+    launch(main)

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.interval_coverage.simulate import TRUTH, Difficulty, pooled_votes, true_votes
 from pacore_lab.analysis import Pools, accuracy_interval, difference_interval, nested
-from pacore_lab.analysis.runs import Floats
+from pacore_lab.analysis.methods import Floats
 
 POOL = 512
 HARD, EVEN, EASY = Difficulty(mean=0.2), Difficulty(mean=0.5), Difficulty(mean=0.9)

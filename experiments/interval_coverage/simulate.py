@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pacore_lab.analysis.runs import Floats
+from pacore_lab.analysis.methods import Floats
 
 WRONG = 8
 """Wrong answers a problem has, some far more common than others."""

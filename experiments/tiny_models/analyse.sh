@@ -12,5 +12,5 @@ python -m pacore_lab.training.curves pacore-tiny="$work/pacore/log.jsonl" contro
 # messages in an order drawn by lot, so that a place in the list means nothing by itself
 python run.py problems=search problems.n=200 problems.seed=6 strategy=pacore_medium strategy/order=shuffle \
   out="$work/shuffled" store="$work/shuffled.sqlite"
-python -m pacore_lab.analysis.copying "$work/shuffled" --to "$here/results/copying.png"
+python -m pacore_lab copying "$work/shuffled" --to "$here/results/copying.png"
 python -m pacore_lab.training.attention "$work/shuffled" --model "$here/pacore-tiny" --to "$here/results/attention.png"

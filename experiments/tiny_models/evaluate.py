@@ -17,8 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.tiny_models.figures import Family, draw
-from pacore_lab import analysis, config, engine, results
+from pacore_lab import analysis
 from pacore_lab.analysis import Difference, Method
+from pacore_lab.config.build import build
+from pacore_lab.config.command import one_line_errors
+from pacore_lab.results.disk import read_lines
+from pacore_lab.running import run as engine
 
 HERE = Path(__file__).parent
 WIDTHS = {
@@ -57,9 +61,9 @@ class Study:
         ]
         print(f"{model} {name}", flush=True)
         with initialize_config_dir(str(HERE.parents[1] / "conf"), version_base="1.3"):
-            run = config.build(compose("config", overrides=settings))
+            run = build(compose("config", overrides=settings))
         asyncio.run(engine.run(run))
-        return analysis.methods_of(results.read_lines(out / "results.jsonl"), f"{model} {name}")[-1]
+        return analysis.methods_of(read_lines(out / "results.jsonl"), f"{model} {name}")[-1]
 
     def of(self, model: str) -> dict[str, dict[str, Method]]:
         """All that is asked of a model: schedules ("single" is a trajectory alone), and votes or variants."""
@@ -92,7 +96,7 @@ def _digits(widths: str) -> str:
     return widths.strip("[]").replace(",", "_")
 
 
-@config.one_line_errors
+@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=200, help="%(default)s")

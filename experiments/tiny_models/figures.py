@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pacore_lab import analysis
 from pacore_lab.analysis import Method
-from pacore_lab.plots import COLOURS, INK
+from pacore_lab.showing.plots import COLOURS, INK
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

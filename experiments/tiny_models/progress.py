@@ -10,12 +10,16 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from pacore_lab import analysis, config, engine, results
+from pacore_lab import analysis
+from pacore_lab.config.build import build
+from pacore_lab.config.command import one_line_errors
+from pacore_lab.results.disk import read_lines, write_json
+from pacore_lab.running import run as engine
 
 HERE = Path(__file__).parent
 
 
-@config.one_line_errors
+@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE / "work", help="where train.sh worked")
@@ -39,12 +43,12 @@ def main() -> None:
                 f"store={given.work / 'progress.sqlite'}",
             ]
             with initialize_config_dir(str(HERE.parents[1] / "conf"), version_base="1.3"):
-                run = config.build(compose("config", overrides=words))
+                run = build(compose("config", overrides=words))
             asyncio.run(engine.run(run))
-            row = analysis.row_of(analysis.methods_of(results.read_lines(out / "results.jsonl"), name)[-1])
+            row = analysis.row_of(analysis.methods_of(read_lines(out / "results.jsonl"), name)[-1])
             percents = {"mean": row.accuracy, "low": row.low, "high": row.high}
             points.append({"step": step} | {key: 100 * share for key, share in percents.items() if share is not None})
-    results.write_json(given.to, found)
+    write_json(given.to, found)
 
 
 if __name__ == "__main__":

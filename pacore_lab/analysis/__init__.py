@@ -14,11 +14,11 @@ curves       accuracy against compute, what it takes to reach one, Pareto fronts
 Random numbers come from a `seed` argument, 0 unless given.
 """
 
+from pacore_lab.analysis.at_k import Pools, Votes, majority, pass_at_k, pass_rates, pools_of, vote_methods
 from pacore_lab.analysis.bootstrap import Nested, nested
 from pacore_lab.analysis.compactions import Compacted, Compactions, compactions
-from pacore_lab.analysis.compare import Difference, paired, pairs, sign_flip, table
 from pacore_lab.analysis.counts import Tally, tally
-from pacore_lab.analysis.curves import Curve, Reached, cost_to_reach, curve, pareto
+from pacore_lab.analysis.frontier import Curve, Reached, cost_to_reach, curve, pareto
 from pacore_lab.analysis.intervals import (
     StandardErrors,
     accuracy_interval,
@@ -26,6 +26,8 @@ from pacore_lab.analysis.intervals import (
     standard_errors,
     stratified_interval,
 )
+from pacore_lab.analysis.methods import Line, Method, methods_of
+from pacore_lab.analysis.paired import Difference, paired, pairs, sign_flip, table
 from pacore_lab.analysis.planning import (
     Design,
     Spread,
@@ -35,9 +37,7 @@ from pacore_lab.analysis.planning import (
     smallest_difference,
     spread_of,
 )
-from pacore_lab.analysis.pools import Pools, Votes, majority, pass_at_k, pass_rates, pools_of, vote_methods
-from pacore_lab.analysis.rows import Group, Row, calibration_error, row_of, summarise
-from pacore_lab.analysis.runs import Line, Method, methods_of
+from pacore_lab.analysis.summary import Group, Row, calibration_error, row_of, summarise
 
 __all__ = [
     "Compacted",

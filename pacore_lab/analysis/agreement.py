@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pacore_lab.analysis.intervals import accuracy_interval, difference_interval
-from pacore_lab.analysis.runs import Line, Overlap
+from pacore_lab.analysis.methods import Line, Overlap
 from pacore_lab.interfaces import Grader
-from pacore_lab.record import trajectories_of
+from pacore_lab.results.line import trajectories_of
 from pacore_lab.types import Completion, Trajectory
 from pacore_lab.votes import winners
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pacore_lab.analysis.at_k import TIE, Pools, majority
 from pacore_lab.analysis.intervals import NORMAL, student
-from pacore_lab.analysis.pools import TIE, Pools, majority
-from pacore_lab.analysis.runs import Floats, row_means
+from pacore_lab.analysis.methods import Floats, row_means
 
 BLOCK = 4_000_000
 """Array elements worked on at a time."""

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pacore_lab.analysis.runs import Line
+from pacore_lab.analysis.methods import Line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compacted:
-    """One round over all episodes that came to it and did not fail (`pacore_lab.compaction` defines what is counted).
+    """One round over all episodes that came to it and did not fail (`pacore_lab.results.kept` defines what is counted).
 
     ratio: characters of all messages over those of all trajectories. kept: share of the trajectories with an answer
     whose answer survived. majority: mean share of an episode's most frequent answers that did. None where there is

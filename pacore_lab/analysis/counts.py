@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pacore_lab.analysis.runs import Line
+from pacore_lab.analysis.methods import Line
 
 REASONS = 500
 """Different reasons, and different warnings, that are told apart; the others are one."""

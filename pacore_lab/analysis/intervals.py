@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pacore_lab.analysis.runs import Method
+from pacore_lab.analysis.methods import Method
 
 NORMAL = 1.959964
 """Two-sided 95 % of a normal distribution."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pacore_lab.analysis.compare import pairs
-from pacore_lab.analysis.runs import Method, row_means
+from pacore_lab.analysis.methods import Method, row_means
+from pacore_lab.analysis.paired import pairs
 
 MOST = 10_000_000
 """Problems beyond which a design is hopeless."""

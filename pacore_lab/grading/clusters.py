@@ -19,8 +19,8 @@ from pacore_lab.grading import numeric
 from pacore_lab.grading.answers import latex
 from pacore_lab.grading.cache import Question
 from pacore_lab.grading.forms import Form
-from pacore_lab.grading.pool import Pool, Ungraded
 from pacore_lab.grading.quantities import is_measure
+from pacore_lab.grading.readers import Pool, Ungraded
 
 TOLERANCE = 1e-5
 """Relative above 1, absolute below: more than any rounding math-verify forgives (six places)."""

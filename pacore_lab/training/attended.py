@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pacore_lab.analysis.runs import Floats
+from pacore_lab.analysis.methods import Floats
 from pacore_lab.errors import ConfigError
-from pacore_lab.training.replay import Replayed, mark
+from pacore_lab.training.syntheses import Replayed, mark
 
 HELD = 64_000_000
 """Attention weights in memory at once: 256 MB of float32. Responses go through the model in pieces that fit."""

@@ -20,13 +20,16 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from pacore_lab import config, panels, results
 from pacore_lab.analysis.intervals import student
-from pacore_lab.analysis.runs import Floats
+from pacore_lab.analysis.methods import Floats
+from pacore_lab.config.command import one_line_errors
 from pacore_lab.errors import ConfigError
-from pacore_lab.terminal import columns, safe
+from pacore_lab.results.folder import read_run
+from pacore_lab.showing import panels
+from pacore_lab.showing.terminal import columns
+from pacore_lab.showing.text import safe
 from pacore_lab.training.attended import SERIES, Paid, Reader
-from pacore_lab.training.replay import replay
+from pacore_lab.training.syntheses import replay
 
 EPISODES = 50
 MOST = 5
@@ -128,7 +131,7 @@ def _told(value: Interval) -> str:
     return f"{value[0]:.2f}{ends}".replace("-", "−")
 
 
-@config.one_line_errors
+@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pacore_lab.training.attention",
@@ -144,7 +147,7 @@ def main() -> None:
     if given.episodes < 1:
         raise ConfigError(f"--episodes is {given.episodes}; give 1 or more")
     items, left_out = replay(given.out, given.episodes)
-    settings, versions = results.read_run(given.out)
+    settings, versions = read_run(given.out)
     if not items and not left_out:
         name = f"{given.out} ({versions['strategy']})"
         raise ConfigError(f"{name} has no trajectory that was shown messages; name a run of several rounds")

@@ -20,9 +20,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pacore_lab import config, panels
+from pacore_lab.config.command import one_line_errors
 from pacore_lab.errors import ConfigError
-from pacore_lab.terminal import columns, safe
+from pacore_lab.showing import panels
+from pacore_lab.showing.terminal import columns
+from pacore_lab.showing.text import safe
 from pacore_lab.training.logs import WINDOW, Measured, Step, read_accuracy, read_log, windows
 
 SMOOTH = 5
@@ -152,7 +154,7 @@ def _told(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-@config.one_line_errors
+@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pacore_lab.training.curves",

@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pacore_lab import config, results
+from pacore_lab.config.command import one_line_errors
 from pacore_lab.errors import ConfigError
+from pacore_lab.results.disk import read_lines
+from pacore_lab.results.folder import read_run
 from pacore_lab.training.records import Record, read_records
 from pacore_lab.training.sieve import Sieved, add_arguments, finish
 from pacore_lab.training.split import same_problem
@@ -82,7 +84,7 @@ def _sieve(records: Iterable[Record], why_not: Callable[[Record], str | None]) -
     return Sieved(records=kept, dropped=dropped)
 
 
-@config.one_line_errors
+@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pacore_lab.training.filters",
@@ -106,9 +108,9 @@ def main() -> None:
                 raise ConfigError(f"--{domain} is {most:g}; give a share above 0 and at most 1")
         finish(stage1(read_records(given.file), below), given)
         return
-    results.read_run(given.run)
+    read_run(given.run)
     records = read_records(given.file)
-    finish(stage2(records, synthesis_scores(records, results.read_lines(given.run / "results.jsonl"))), given)
+    finish(stage2(records, synthesis_scores(records, read_lines(given.run / "results.jsonl"))), given)
 
 
 if __name__ == "__main__":

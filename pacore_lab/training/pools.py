@@ -15,13 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pacore_lab import config, results
+from pacore_lab.config.command import one_line_errors
+from pacore_lab.config.stored import regrading
 from pacore_lab.errors import ConfigError, DataError
 from pacore_lab.interfaces import Compaction
-from pacore_lab.names import digest
 from pacore_lab.problems.rows import encodable
-from pacore_lab.record import trajectories_of, truth_of
-from pacore_lab.regrade import lines_of
+from pacore_lab.results.folder import read_run
+from pacore_lab.results.grades import lines_of
+from pacore_lab.results.line import trajectories_of, truth_of
+from pacore_lab.sampling.names import digest
 from pacore_lab.training.records import Record, reads_back
 from pacore_lab.training.sieve import Sieved, add_arguments, finish
 from pacore_lab.types import Message, Problem, Prompt, Trajectory
@@ -75,7 +77,7 @@ def pools(
 
 
 def _require_one_grader(outs: Sequence[Path], grades: str | None) -> None:
-    graders = {str(out): results.read_run(out)[1]["grader"] for out in outs}
+    graders = {str(out): read_run(out)[1]["grader"] for out in outs}
     if grades is None and len(set(graders.values())) > 1:
         told = "; ".join(f"{out} by {grader}" for out, grader in graders.items())
         raise ConfigError(f"the runs were graded differently ({told}); regrade them alike and name it with --grades")
@@ -137,17 +139,17 @@ def _truth(drawn: _Drawn, problems: Problems) -> dict[str, Any] | None:
 
 
 def _problems(out: Path) -> Mapping[str, Problem]:
-    settings, _ = results.read_run(out)
-    _, _, problems = config.regrading(settings, [])
+    settings, _ = read_run(out)
+    _, _, problems = regrading(settings, [])
     return {problem.id: problem for problem in problems.load()}
 
 
-@config.one_line_errors
+@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pacore_lab.training.pools", description=__doc__)
     parser.add_argument("out", nargs="+", type=Path, help="folders of runs")
     parser.add_argument("--messages", type=int, default=MESSAGES, metavar="N", help="per problem; %(default)s")
-    parser.add_argument("--grades", help="name of a regrading (see pacore_lab.regrade) to use instead of the runs' own")
+    parser.add_argument("--grades", help="name of a regrading (see regrade) to use instead of the runs' own")
     add_arguments(parser)
     given = parser.parse_args()
     finish(pools(given.out, messages=given.messages, grades=given.grades), given)

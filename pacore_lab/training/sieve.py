@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pacore_lab import results
 from pacore_lab.errors import ConfigError
-from pacore_lab.terminal import safe
+from pacore_lab.results.disk import read_lines
+from pacore_lab.results.folder import read_run
+from pacore_lab.showing.text import safe
 from pacore_lab.training.records import Record, write_records
 from pacore_lab.training.split import require_disjoint
 
@@ -48,10 +49,8 @@ def finish(found: Sieved, given: argparse.Namespace) -> None:
         raise ConfigError("no problem is left; nothing was written")
     asked = {record.id: record.conversation for record in found.records}
     for out in given.not_in:
-        results.read_run(out)
-        require_disjoint(
-            asked, (tuple(line["problem"]) for line in results.read_lines(out / "results.jsonl")), str(out)
-        )
+        read_run(out)
+        require_disjoint(asked, (tuple(line["problem"]) for line in read_lines(out / "results.jsonl")), str(out))
     write_records(given.to, found.records)
     Console().print(Text(safe(f"records  {given.to}")), soft_wrap=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pacore_lab.errors import ConfigError
-from pacore_lab.names import digest
+from pacore_lab.sampling.names import digest
 from pacore_lab.types import Prompt, text_of
 
 

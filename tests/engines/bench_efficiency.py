@@ -12,7 +12,7 @@ import pytest
 from experiments.engine_efficiency.measure import ALONE, coordinated, efficiency
 from pacore_lab.grading import MathGrader
 from pacore_lab.problems.arithmetic import Arithmetic
-from pacore_lab.run import Run
+from pacore_lab.running.parts import Run
 from strategies.compaction import Conclusion
 from strategies.orders import Published
 from strategies.pacore import PaCoRe

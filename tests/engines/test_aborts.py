@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from pacore_lab.dispatch import Dispatcher
 from pacore_lab.grading import NoGrader
 from pacore_lab.interfaces import Backend, Strategy
-from pacore_lab.sampler import EpisodeSampler
-from pacore_lab.store import Store
+from pacore_lab.sampling.dispatch import Dispatcher
+from pacore_lab.sampling.sampler import EpisodeSampler
+from pacore_lab.sampling.store import Store
 from pacore_lab.types import Problem, SamplingParams, Trajectory
 from strategies.adaptive import AgreementStop, Quorum
 from strategies.compaction import Conclusion

@@ -11,7 +11,7 @@ import pytest
 
 from pacore_lab.errors import ConfigError, DataError
 from pacore_lab.grading.code import LcbSubprocess
-from pacore_lab.grading.grader import MathGrader
+from pacore_lab.grading.math_grader import MathGrader
 from pacore_lab.training import SynthesisEnvironment, read_records, write_records
 from strategies.prompts import Template
 from tests.verl.conftest import CHECKPOINT, Compose, record
@@ -118,7 +118,7 @@ def test_tokens_are_counted_as_verl_counts_them(compose: Compose, records: Path)
     from verl.utils.tokenizer import hf_tokenizer
     from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-    from pacore_lab.training.verl.budget import token_counter
+    from pacore_lab.training.verl.lengths import token_counter
 
     tokenizer = hf_tokenizer(str(CHECKPOINT))
     prompt = environment(records).instance(3).prompt

@@ -1,6 +1,6 @@
 """Grading programs by running them on tests, in a sandbox."""
 
-from pacore_lab.grading.code.grader import LcbOfficial as LcbOfficial
-from pacore_lab.grading.code.grader import LcbSubprocess as LcbSubprocess
+from pacore_lab.grading.code.code_grader import LcbOfficial as LcbOfficial
+from pacore_lab.grading.code.code_grader import LcbSubprocess as LcbSubprocess
 
 __all__ = ["LcbOfficial", "LcbSubprocess"]

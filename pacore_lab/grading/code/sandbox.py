@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pacore_lab.grading.code.inside.zygote import DEVICES, MAX_THREADS
+from pacore_lab.grading.code.inside.kernel import DEVICES
+from pacore_lab.grading.code.inside.zygote import MAX_THREADS
 
 Kind: TypeAlias = Literal["bubblewrap", "unshare", "landlock", "none"]
 KINDS: tuple[Kind, ...] = ("bubblewrap", "unshare", "landlock")

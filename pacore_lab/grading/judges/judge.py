@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from pacore_lab.dispatch import Dispatcher
 from pacore_lab.errors import LabError, require_count
 from pacore_lab.interfaces import Backend
-from pacore_lab.names import SampleName, canonical, digest
-from pacore_lab.store import Store
+from pacore_lab.sampling.dispatch import Dispatcher
+from pacore_lab.sampling.names import SampleName, canonical, digest
+from pacore_lab.sampling.store import Store
 from pacore_lab.types import ChatMessage, Model, Problem, Trajectory, conclusion, text_of
 
 Fields: TypeAlias = Mapping[str, Mapping[str, Any]]

@@ -13,7 +13,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from pacore_lab import config
+from pacore_lab.config.command import one_line_errors
+from pacore_lab.config.stored import prompt_builder
 from pacore_lab.errors import ConfigError
 from pacore_lab.grading import MathGrader
 from pacore_lab.grading.code import LcbSubprocess
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@config.one_line_errors
+@one_line_errors
 def main() -> None:
     given = _parser().parse_args()
     records = read_records(given.records)
@@ -66,7 +67,7 @@ def main() -> None:
         settings = Settings(**{field.name: getattr(given, field.name) for field in fields(Settings)})
         environment = SynthesisEnvironment(
             records=records,
-            prompt=config.prompt_builder(target),
+            prompt=prompt_builder(target),
             graders={domain: graders[domain] for domain in sorted({record.domain for record in records})},
             m_min=given.m_min,
             m_max=given.m_max,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pacore_lab.training.ppo.attention import Decode, Prefill, adopted
+from pacore_lab.training.ppo.shared_prompt import Decode, Prefill, adopted
 
 if TYPE_CHECKING:
     import torch

@@ -16,9 +16,9 @@ from trl import GRPOTrainer
 
 from pacore_lab.errors import LabError
 from pacore_lab.training.ppo.advantages import clipped_loss, gae, whiten
-from pacore_lab.training.ppo.episodes import Batch, Episodes
+from pacore_lab.training.ppo.batches import Batch, Episodes
 from pacore_lab.training.ppo.log import Log
-from pacore_lab.training.ppo.packed import Packed, log_probs, new_critic, pack, split, values
+from pacore_lab.training.ppo.sequences import Packed, log_probs, new_critic, pack, split, values
 from pacore_lab.training.ppo.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pacore_lab import results
 from pacore_lab.errors import ConfigError
-from pacore_lab.names import digest
+from pacore_lab.results.disk import write_json
+from pacore_lab.sampling.names import digest
 from pacore_lab.training.environment import SynthesisEnvironment
 from pacore_lab.training.ppo.settings import Settings
 
@@ -26,8 +26,8 @@ def train(policy: Any, tokenizer: Any, environment: SynthesisEnvironment, settin
     (the last two), policy-STEP (as save_pretrained writes it) and settings.json.
     Raises ConfigError for a model that cannot be trained here, and where `out` holds another training.
     """
-    from pacore_lab.training.ppo.attention import adopted
-    from pacore_lab.training.ppo.episodes import Episodes, stop_tokens
+    from pacore_lab.training.ppo.batches import Episodes, stop_tokens
+    from pacore_lab.training.ppo.shared_prompt import adopted
     from pacore_lab.training.ppo.trainer import PPOTrainer, checkpoints
 
     out.mkdir(parents=True, exist_ok=True)
@@ -75,4 +75,4 @@ def _claim(out: Path, described: dict[str, Any]) -> None:
                         f"{out} holds a training with {key} {before[part].get(key)!r}, not {value!r}; name another "
                         "folder, or train on with what it was begun with"
                     )
-    results.write_json(file, described)
+    write_json(file, described)

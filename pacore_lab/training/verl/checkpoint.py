@@ -19,9 +19,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pacore_lab import config
+from pacore_lab.config.command import one_line_errors
 from pacore_lab.errors import ConfigError
-from pacore_lab.terminal import safe
+from pacore_lab.showing.text import safe
 
 FACTOR, ORIGINAL = 2.0, 65536
 
@@ -90,7 +90,7 @@ def _link_or_copy(file: Path, to: Path) -> None:
         shutil.copyfile(file, to)
 
 
-@config.one_line_errors
+@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pacore_lab.training.verl.checkpoint",

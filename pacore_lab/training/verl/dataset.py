@@ -18,10 +18,10 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from pacore_lab.errors import ConfigError, DataError, require_count
 from pacore_lab.grading.code import LcbSubprocess
-from pacore_lab.grading.grader import MathGrader
+from pacore_lab.grading.math_grader import MathGrader
 from pacore_lab.training.environment import SynthesisEnvironment
 from pacore_lab.training.records import read_records
-from pacore_lab.training.verl.budget import prompt_builder, token_counter
+from pacore_lab.training.verl.lengths import prompt_builder, token_counter
 from pacore_lab.training.verl.reward import ground_truth
 
 
@@ -105,7 +105,7 @@ class _Draws:
             raise DataError(
                 f"instance {number}, record {instance.record!r} with {len(instance.messages)} messages: the prompt has "
                 f"{tokens} tokens, data.max_prompt_length is {self._most}; sieve the records with "
-                "python -m pacore_lab.training.verl.budget"
+                "python -m pacore_lab.training.verl.lengths"
             )
         domain = "code" if instance.problem.reference else "math"
         return {

@@ -19,9 +19,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pacore_lab import config
+from pacore_lab.config.command import one_line_errors
 from pacore_lab.errors import ConfigError, DataError
-from pacore_lab.terminal import safe
+from pacore_lab.showing.text import safe
 from pacore_lab.training.environment import Counts, Instance
 from pacore_lab.training.verl.reward import UNGRADED
 from pacore_lab.types import Completion, Grade, Problem, Trajectory
@@ -124,7 +124,7 @@ def _lines(file: Path) -> Iterator[tuple[str, str]]:
         raise DataError(f"{file}: cannot be read ({error})") from None
 
 
-@config.one_line_errors
+@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pacore_lab.training.verl.dumps",

@@ -19,9 +19,9 @@ from typing import Any
 
 from pacore_lab.errors import DataError
 from pacore_lab.grading.code import LcbSubprocess
-from pacore_lab.grading.grader import MathGrader
+from pacore_lab.grading.math_grader import MathGrader
 from pacore_lab.interfaces import Grader
-from pacore_lab.terminal import safe
+from pacore_lab.showing.text import safe
 from pacore_lab.training.environment import Instance
 from pacore_lab.training.records import read_records
 from pacore_lab.types import Completion, Trajectory

@@ -9,6 +9,8 @@ import platform
 import struct
 from collections.abc import Iterable, Sequence
 
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+"""Those a sandbox has."""
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -13,7 +13,6 @@ import struct
 from collections.abc import Sequence
 
 from . import kernel
-from .zygote import DEVICES
 
 _USER, _OTHERS = 0x10000000, 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000  # CLONE_NEW*
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
@@ -68,7 +67,7 @@ def _new_root(readable: Sequence[str], tmp_bytes: int) -> None:
     _mount("proc", "/new/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
     for path, source in sources.items():
         _show(source, path, _RDONLY | _NOSUID | _NODEV)
-    for path in DEVICES:
+    for path in kernel.DEVICES:
         _show(path, path, _NOSUID | _NOEXEC)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink(f"/proc/self/fd{target}", f"/new/dev/{name}")

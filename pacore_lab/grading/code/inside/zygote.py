@@ -34,7 +34,6 @@ MAX_ENTRIES = 4096
 STACK = 8 << 20
 """Bytes; LiveCodeBench runs under the usual 8 MB as well. Judges give a script more."""
 DEEP_STACK = 120 << 20
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _PLACE_OF_PID = 0x5EEDF00D
 
 
@@ -53,7 +52,7 @@ class Zygote:
         self._filter = kernel.seccomp_filter(_PLACE_OF_PID) if confined else b""
         self._ruleset: int | None = None
         if self._kind == "landlock":  # at a high number, out of the way of a child's descriptors
-            ruleset = kernel.landlock(settings["readable"], DEVICES)
+            ruleset = kernel.landlock(settings["readable"], kernel.DEVICES)
             self._ruleset = fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, 10)
             os.close(ruleset)
 

@@ -1,0 +1,90 @@
+"""From a Hydra config to a `Run`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from pacore_lab.config import spelling
+from pacore_lab.config.schema import KEYS
+from pacore_lab.errors import ConfigError, within
+from pacore_lab.running.parts import Role, Run
+from pacore_lab.sampling.names import digest
+
+
+def build(config: DictConfig) -> Run:
+    """Instantiate everything (cheap: heavy objects are built later). Raises ConfigError naming the key."""
+    for key in sorted(set(KEYS) ^ {str(key) for key in config}):
+        raise ConfigError(spelling.unknown_key(key) if key in config else f"{key} was taken away; leave out ~{key}")
+    _complete_roles(config)
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ConfigError(f"{missing[0]} is not set; give it on the command line: {missing[0]}=VALUE")
+    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    places = {key: settings.pop(key) for key in ("out", "store", "concurrency", "budget", "finish_aborted")}
+    if not settings["roles"]:
+        del settings["roles"]
+    distinct = digest(settings)[:8]
+    # Of the backend, a resumption has to match the kind only: what else decides the samples is in its fingerprint.
+    settings["backend"] = settings["backend"]["_target_"]
+    for name, role in settings["roles"].items() if "roles" in settings else ():
+        settings["roles"][name] = {**role, "backend": role["backend"]["_target_"]}
+    choices, overrides = _choices()
+    parts = {
+        key: instantiate(config[key], _convert_="all") for key in ("strategy", "backend", "model", "problems", "grader")
+    }
+    name = " ".join([choices["strategy"], *spelling.changes(overrides)])
+    label = "-".join([choices["strategy"], choices["problems"], settings["model"]["name"], f"seed{settings['seed']}"])
+    out = places["out"] or f"outputs/{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}-{distinct}"
+    return Run(
+        name=name,
+        problem_set=choices["problems"],
+        seed=settings["seed"],
+        repeats=settings["repeats"],
+        limit=settings["limit"],
+        pool=settings["pool"],
+        concurrency=places["concurrency"],
+        roles={str(name): _role(str(name), config.roles[name]) for name in config.roles},
+        budget=places["budget"],
+        finish_aborted=places["finish_aborted"],
+        out=Path(out),
+        store=Path(places["store"]),
+        settings=settings,
+        **parts,
+    )
+
+
+def _complete_roles(config: DictConfig) -> None:
+    """A role that names no model has the run's, one that names no backend has one like the run's, for its model."""
+    OmegaConf.set_struct(config.roles, False)
+    for name, role in config.roles.items():
+        if not OmegaConf.is_dict(role):
+            raise ConfigError(f"roles.{name} is {role!r}; give it a model: model@roles.{name}=OPTION")
+        if strange := sorted(set(role) - {"model", "backend"}):
+            raise ConfigError(f"there is no key roles.{name}.{strange[0]}; a role has model and backend")
+        for key in ("model", "backend"):
+            if key not in role:
+                role[key] = config[key]  # with its interpolations, which are relative to the role from here on
+            elif not OmegaConf.is_dict(role[key]) or "_target_" not in role[key]:
+                raise ConfigError(f"roles.{name}.{key} is no {key} yet; name one first: {key}@roles.{name}=OPTION")
+
+
+def _role(name: str, config: DictConfig) -> Role:
+    """Its parts complain about `model.KEY` and `backend.KEY`, and do not know whose they are."""
+    with within(f"roles.{name}"):
+        try:
+            return Role(**instantiate(config, _convert_="all"))
+        except HydraException as error:
+            raise ConfigError(spelling.explain(error)) from error
+
+
+def _choices() -> tuple[dict[str, str], list[str]]:
+    if not HydraConfig.initialized():  # composed by a program, not from the command line
+        return {"strategy": "strategy", "problems": "problems"}, []
+    hydra = HydraConfig.get()
+    return dict(hydra.runtime.choices), list(hydra.overrides.task)

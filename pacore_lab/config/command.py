@@ -1,0 +1,60 @@
+"""Hydra on the command line: its main, and users' mistakes as one line."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from pacore_lab.config.spelling import explain, spelt
+from pacore_lab.errors import LabError
+
+P = ParamSpec("P")
+
+
+def one_line_errors(function: Callable[P, None]) -> Callable[P, None]:
+    """Users' mistakes end in one line on stderr and exit code 2; an interrupt in 130. Anything else is a bug: it shows.
+
+    Hydra would print its own errors over several lines, so it is told to raise them.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except (LabError, HydraException, OmegaConfBaseException, ValueError) as error:
+            if type(error) is ValueError and "Config group override" not in str(error):
+                raise  # not Hydra's: a bug
+            if isinstance(error.__context__, KeyboardInterrupt):  # OmegaConf turns it into an error of its own
+                _interrupted()
+            print(f"error: {explain(error)}", file=sys.stderr)
+            sys.exit(2)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            _interrupted()
+        except BrokenPipeError:  # python run.py --help | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return wrapped
+
+
+def _interrupted() -> NoReturn:
+    print("interrupted; what was sampled is stored, the same command resumes", file=sys.stderr)
+    sys.exit(130)
+
+
+def launch(main: Callable[[], None]) -> None:
+    """Run Hydra's main on the command line, read with two liberties.
+
+    `strategy/schedule=[8,2]` is short for the schedule's widths, a mapping may bring keys of its own
+    (`backend.extra_body={top_k: 20}`), for which Hydra wants `++`, and `model@roles.judge=NAME` (or `backend@...`)
+    gives a role its model.
+    """
+    sys.argv[1:] = spelt(sys.argv[1:])
+    one_line_errors(main)()

@@ -1,0 +1,8 @@
+"""What a run leaves behind: a line per episode, in a folder that resumes.
+
+line    the line of results.jsonl that an episode leaves
+kept    what a round's messages kept of its trajectories
+folder  the run folder: settings, versions, results.jsonl as it grows
+grades  the lines of a finished run, under its own grades or those of a regrading
+disk    files that are written whole or not at all
+"""

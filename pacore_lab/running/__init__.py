@@ -1,0 +1,1 @@
+"""A run, from its problems to its folder."""
