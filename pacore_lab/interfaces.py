@@ -152,12 +152,17 @@ class Sampler(Protocol):
 
 
 class Strategy(Protocol):
-    """`needs`, an optional class attribute of a strategy and of its parts, names what they cannot do without:
+    """Solves one problem. `needs`, an optional class attribute of a strategy and of its parts, says what each requires:
 
-    a set of "logprobs" (of every trajectory), "top_logprobs" (confidences of every token), "partial" (to stream and
-    abort), "prefill" (to go on with a given beginning), "seeds", "priority", "answers" (of a grader that compares
-    them), and "tokens" (all that the rounds so far have cost). What is lacking is refused before the first token
-    (`pacore_lab.running.needs`).
+    "logprobs"      of every trajectory
+    "top_logprobs"  the confidence of every token
+    "partial"       streaming and aborting
+    "prefill"       continuing a given beginning
+    "seeds"         a seed per trajectory
+    "priority"      requests served in the order of their priority
+    "answers"       a grader that compares answers
+
+    A run that lacks one of them is refused before the first token (`pacore_lab.running.needs`).
     """
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution: ...
@@ -202,6 +207,9 @@ class AskingCompaction(Protocol):
     ) -> tuple[Message, ...]: ...
 
 
+AnyCompaction: TypeAlias = Compaction | AskingCompaction
+
+
 class Views(Protocol):
     """Which of the messages each of the next round's trajectories is shown: `width` tuples of them."""
 
@@ -227,12 +235,14 @@ class Plan:
 
 
 class Schedule(Protocol):
-    """The rounds so far -> the next one (a width, or a `Plan`), or None to stop.
+    """Plans the next round from the rounds so far, or gives None to stop.
 
+    A round's `tokens` hold all that it has cost by then, its compaction included. A schedule has no state: it is asked
+    again before a compaction that asks a model, so that a last round is not summarised for nobody.
     The answer is the trajectory of a last round of one, and a vote over any other last round.
     """
 
-    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None: ...
+    def __call__(self, rounds: Sequence[Round]) -> Plan | None: ...
 
 
 class ProblemSet(Protocol):

@@ -187,9 +187,9 @@ class Message:
 class Round:
     """A finished round: ids of its trajectories in message order, and the messages made of them.
 
-    classes: of its trajectories' answers (`Trajectory.answer_class`), in the order in which they were drawn.
-    tokens: that its trajectories generated; for a schedule that declares `needs = {"tokens"}`, all that the round has
-    cost, aborted trajectories and what its compaction asked included. stopped: it ended by its plan's stop rule.
+    classes: each trajectory's `answer_class`, in draw order.
+    tokens: all that the round has generated. PaCoRe includes aborted trajectories and what the compaction asked.
+    stopped: the round ended by its plan's stop rule.
     """
 
     trajectories: tuple[str, ...]

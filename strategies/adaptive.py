@@ -32,8 +32,8 @@ class Quorum:
         require_part("strategy.schedule.of", self.of)
         require_share("strategy.schedule.share", self.share)
 
-    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
-        plan = _plan(self.of(rounds))
+    def __call__(self, rounds: Sequence[Round]) -> Plan | None:
+        plan = self.of(rounds)
         if plan is None or plan.width == 1:
             return plan
         return replace(plan, quorum=math.ceil(self.share * plan.width))
@@ -51,7 +51,7 @@ class SkipAgreed:
         require_part("strategy.schedule.of", self.of)
         require_part("strategy.schedule.rule", self.rule)
 
-    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
+    def __call__(self, rounds: Sequence[Round]) -> Plan | None:
         if rounds and len(rounds[-1].trajectories) > 1 and self.rule(rounds[-1].classes):
             return None
         return self.of(rounds)
@@ -83,13 +83,13 @@ class AgreementStop:
     def needs(self) -> frozenset[str]:
         return frozenset({"answers"} if self.batch else {"answers", "partial"})
 
-    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
+    def __call__(self, rounds: Sequence[Round]) -> Plan | None:
         if not rounds:
-            plan = _plan(self.of(rounds))
+            plan = self.of(rounds)
             return plan and replace(plan, stop=self.rule, batch=self.batch)
         if not rounds[0].stopped:
             return self.of(rounds)
-        return 1 if self.then == "synthesize" and len(rounds) == 1 else None
+        return Plan(width=1) if self.then == "synthesize" and len(rounds) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +107,12 @@ class ByDisagreement:
         require_count("strategy.schedule.first", self.first)
         require_count("strategy.schedule.most", self.most)
 
-    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
+    def __call__(self, rounds: Sequence[Round]) -> Plan | None:
         if len(rounds) == 1:
-            return max(1, math.ceil(self.most * disagreement(rounds[0].classes)))
+            return Plan(width=max(1, math.ceil(self.most * disagreement(rounds[0].classes))))
         if not rounds:
-            return self.first
-        return None if len(rounds[-1].trajectories) == 1 else 1
+            return Plan(width=self.first)
+        return None if len(rounds[-1].trajectories) == 1 else Plan(width=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,14 +126,13 @@ class TokenBudget:
 
     of: Schedule
     tokens: int
-    needs = frozenset({"tokens"})
 
     def __post_init__(self) -> None:
         require_part("strategy.schedule.of", self.of)
         require_count("strategy.schedule.tokens", self.tokens)
 
-    def __call__(self, rounds: Sequence[Round]) -> int | Plan | None:
-        plan = _plan(self.of(rounds))
+    def __call__(self, rounds: Sequence[Round]) -> Plan | None:
+        plan = self.of(rounds)
         if not rounds or plan is None:
             return plan
         spent = sum(done.tokens for done in rounds)
@@ -142,7 +141,7 @@ class TokenBudget:
         if room >= plan.width:
             return plan
         if room < 1:
-            return None if len(rounds[-1].trajectories) == 1 else 1
+            return None if len(rounds[-1].trajectories) == 1 else Plan(width=1)
         return replace(plan, width=room)
 
 
@@ -150,7 +149,3 @@ def disagreement(classes: Sequence[int | None]) -> float:
     """The share of answers outside the largest class, in [0, 1]; 1 where there is no valid answer."""
     votes = Counter(name for name in classes if name is not None)
     return 1 - max(votes.values(), default=0) / len(classes)
-
-
-def _plan(plan: int | Plan | None) -> Plan | None:
-    return Plan(width=plan) if isinstance(plan, int) else plan

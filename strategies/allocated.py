@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from pacore_lab.errors import require_count, require_names
-from pacore_lab.interfaces import AskingCompaction, Compaction, Grader, Order, PromptBuilder, Sampler
+from pacore_lab.interfaces import AnyCompaction, Grader, Order, Plan, PromptBuilder, Sampler
 from pacore_lab.types import Problem, Round, Solution
 from strategies.adaptive import disagreement
 from strategies.election import classified, elected, require_comparable
-from strategies.pacore import compacted
+from strategies.rounds import Ask, compacted, draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Allocated:
     mean: int
     prompt: PromptBuilder
     order: Order
-    compaction: Compaction | AskingCompaction
+    compaction: AnyCompaction
     grader: Grader
     roles: Sequence[str] = ()
 
@@ -40,17 +40,18 @@ class Allocated:
             raise ValueError(f"strategy.roles is {self.roles!r}; give two names, e.g. [explore, synthesize]")
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
-        explore: dict[str, Any] = {"role": self.roles[0]} if self.roles else {}
-        synthesize: dict[str, Any] = {"role": self.roles[1]} if self.roles else {}
-        trajectories = await sampler.sample(problem.messages, self.first, **explore)
-        trajectories = await classified(trajectories, self.grader)
+        explore, synthesize = self.roles or (None, None)
+        asked = partial(Ask, prompt=problem.messages, role=explore)
+        first = await draw([asked(n=self.first)], Plan(width=self.first), sampler, self.grader)
+        trajectories = list(first.trajectories)
         weight = disagreement([trajectory.answer_class for trajectory in trajectories])
         further = await sampler.claim(weight, self.mean - self.first)
         if not weight:
             return elected(trajectories, [Round.of(trajectories)])
         if further:
-            trajectories += await sampler.sample(problem.messages, further, **explore)
-        trajectories = self.order(await classified(trajectories, self.grader))
-        messages = await compacted(self.compaction, problem, trajectories, sampler)
-        (final,) = await sampler.sample(self.prompt(problem, messages), 1, **synthesize)
-        return Solution.of(final, [Round.of(trajectories, messages), Round.of([final])])
+            trajectories += (await draw([asked(n=further)], Plan(width=further), sampler)).trajectories
+        shown = self.order(await classified(trajectories, self.grader))
+        messages = await compacted(self.compaction, problem, shown, sampler)
+        last = Ask(prompt=self.prompt(problem, messages), n=1, role=synthesize)
+        (final,) = (await draw([last], Plan(width=1), sampler)).trajectories
+        return Solution.of(final, [Round.of(shown, messages), Round.of([final])])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pacore_lab.errors import require_count
+from pacore_lab.interfaces import Plan
 from pacore_lab.types import Round
 
 
@@ -24,5 +25,5 @@ class Population:
         require_count("strategy.schedule.width", self.width)
         require_count("strategy.schedule.loops", self.loops)
 
-    def __call__(self, rounds: Sequence[Round]) -> int | None:
-        return self.width if len(rounds) < self.loops else None
+    def __call__(self, rounds: Sequence[Round]) -> Plan | None:
+        return Plan(width=self.width) if len(rounds) < self.loops else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pacore_lab.interfaces import Plan
 from pacore_lab.types import Round
 
 
@@ -25,6 +26,6 @@ class Fixed:
                 "(the last round of one trajectory is added)"
             )
 
-    def __call__(self, rounds: Sequence[Round]) -> int | None:
+    def __call__(self, rounds: Sequence[Round]) -> Plan | None:
         widths = (*self.widths, 1)
-        return widths[len(rounds)] if len(rounds) < len(widths) else None
+        return Plan(width=widths[len(rounds)]) if len(rounds) < len(widths) else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,12 +51,12 @@ def test_quorum_is_a_share_of_the_width_and_spares_the_last_round() -> None:
 
 def test_agreed_rounds_end_it() -> None:
     schedule = SkipAgreed(of=HIGH, rule=UNANIMOUS)
-    assert schedule([]) == 32
+    assert schedule([]) == Plan(width=32)
     assert schedule(after("a" * 32)) is None
-    assert schedule(after("a" * 31 + "b")) == 4
-    assert schedule(after("a" * 31 + ".")) == 4  # no answer is no agreement
+    assert schedule(after("a" * 31 + "b")) == Plan(width=4)
+    assert schedule(after("a" * 31 + ".")) == Plan(width=4)  # no answer is no agreement
     assert schedule(after("a" * 31 + "b", "aaaa")) is None
-    assert schedule(after("a" * 31 + "b", "aaab")) == 1
+    assert schedule(after("a" * 31 + "b", "aaab")) == Plan(width=1)
     assert schedule(after("a" * 31 + "b", "aaab", "a")) is None
 
 
@@ -63,9 +65,9 @@ def test_the_first_round_stops_by_its_rule_and_what_follows_is_said() -> None:
     vote = AgreementStop(of=HIGH, rule=rule, batch=2)
     assert vote([]) == Plan(width=32, stop=rule, batch=2)
     assert vote(after("aaaa", stopped=True)) is None
-    assert vote(after("ab" * 16)) == 4
+    assert vote(after("ab" * 16)) == Plan(width=4)
     synthesize = AgreementStop(of=HIGH, rule=rule, batch=2, then="synthesize")
-    assert synthesize(after("aaaa", stopped=True)) == 1
+    assert synthesize(after("aaaa", stopped=True)) == Plan(width=1)
     assert synthesize(after("aaaa", "a", stopped=True)) is None
     assert vote.needs == {"answers"}
     assert AgreementStop(of=HIGH, rule=rule).needs == {"answers", "partial"}
@@ -73,13 +75,13 @@ def test_the_first_round_stops_by_its_rule_and_what_follows_is_said() -> None:
 
 def test_the_next_width_is_the_share_that_disagrees() -> None:
     schedule = ByDisagreement(first=4, most=16)
-    assert schedule([]) == 4
-    assert schedule(after("aabb")) == 8
-    assert schedule(after("aab.")) == 8
-    assert schedule(after("aaab")) == 4
-    assert schedule(after("aaaa")) == 1
-    assert schedule(after("....")) == 16
-    assert schedule(after("aabb", "a" * 8)) == 1
+    assert schedule([]) == Plan(width=4)
+    assert schedule(after("aabb")) == Plan(width=8)
+    assert schedule(after("aab.")) == Plan(width=8)
+    assert schedule(after("aaab")) == Plan(width=4)
+    assert schedule(after("aaaa")) == Plan(width=1)
+    assert schedule(after("....")) == Plan(width=16)
+    assert schedule(after("aabb", "a" * 8)) == Plan(width=1)
     assert schedule(after("aaaa", "a")) is None
     assert disagreement([None, 1, 1, 2]) == 0.5
 
@@ -89,8 +91,8 @@ def test_a_token_budget_narrows_the_rounds_and_keeps_the_last_one() -> None:
     assert schedule([]) == Plan(width=4)
     assert schedule(after("abcd", tokens=10)) == Plan(width=3)  # 40 left: 3 and the last one
     assert schedule(after("abcd", tokens=5)) == Plan(width=4)
-    assert schedule(after("abcd", tokens=15)) == 1  # 20 left, 15 each: the last one alone
-    assert schedule(after("abcd", tokens=50)) == 1
+    assert schedule(after("abcd", tokens=15)) == Plan(width=1)  # 20 left, 15 each: the last one alone
+    assert schedule(after("abcd", tokens=50)) == Plan(width=1)
     assert schedule(after("abcd", "a", tokens=50)) is None
 
 
@@ -109,7 +111,6 @@ SCHEDULES = [
 def test_every_schedule_ends_and_asks_for_no_empty_round(schedule: Schedule, data: st.DataObject) -> None:
     rounds: list[Round] = []
     while (plan := schedule(rounds)) is not None:
-        plan = Plan(width=plan) if isinstance(plan, int) else plan
         assert plan.width >= 1
         assert plan.quorum is None or 1 <= plan.quorum <= plan.width
         answers = data.draw(st.text("ab.", min_size=plan.quorum or plan.width, max_size=plan.width))
@@ -128,30 +129,35 @@ def pacore(schedule: Schedule) -> PaCoRe:
     return PaCoRe(schedule=schedule, grader=NoGrader(), **parts)  # type: ignore[arg-type]
 
 
-async def solved(strategy: PaCoRe | Allocated, answers: str, path: Path) -> tuple[Solution, Scripted, int]:
-    """With an engine whose n-th trajectory says answers[n], and takes n steps to do so."""
+def in_turn(say: Callable[[int], str], held: Collection[int] = ()) -> Callable[[Request, int], Awaitable[Completion]]:
+    """An engine's replies of 10 tokens: the n-th comes after the one before it, those in `held` never come."""
+    came: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
 
-    async def reply(request: Request, n: int) -> str:
-        for _ in range(2 * n):
-            await asyncio.sleep(0.002)
-        return f"\\boxed{{{answers[n]}}}"
+    async def reply(request: Request, n: int) -> Completion:
+        if n in held:
+            await asyncio.Event().wait()
+        if n and n - 1 not in held:
+            await came[n - 1].wait()
+        came[n].set()
+        return Completion(content=say(n), generated_tokens=10)
 
-    backend = Scripted(reply)
+    return reply
+
+
+async def solved(
+    strategy: PaCoRe | Allocated, answers: str, path: Path, held: Collection[int] = ()
+) -> tuple[Solution, Scripted, int]:
+    """With an engine whose n-th trajectory says answers[n]."""
+    backend = Scripted(in_turn(lambda n: f"\\boxed{{{answers[n]}}}", held))
     async with dispatcher(backend, path, concurrency=64) as dispatch:
         sampler = episode(dispatch)
         solution = await strategy.solve(PROBLEM, sampler)
         return solution, backend, sampler.account.aborted
 
 
-async def slow(request: Request, n: int) -> Completion:
-    for _ in range(2 * n):
-        await asyncio.sleep(0.002)
-    return Completion(content="\\boxed{1}", generated_tokens=10)
-
-
 async def test_a_quorum_goes_on_and_aborts_the_rest(tmp_path: Path) -> None:
     schedule = Quorum(of=Fixed(widths=[4]), share=0.5)
-    solution, backend, aborted = await solved(pacore(schedule), "aabbc", tmp_path)
+    solution, backend, aborted = await solved(pacore(schedule), "aabbc", tmp_path, held={2, 3})
     assert [len(done.trajectories) for done in solution.rounds] == [2, 1]
     assert [answer.content for answer in solution.answers] == ["\\boxed{c}"]
     assert len(backend.cancelled) == aborted == 2
@@ -168,7 +174,7 @@ async def test_agreement_in_batches_aborts_nothing(tmp_path: Path) -> None:
 
 async def test_agreement_over_a_stream_aborts_the_rest(tmp_path: Path) -> None:
     schedule = AgreementStop(of=Fixed(widths=[8]), rule=Share(least=3, share=0.7))
-    solution, backend, aborted = await solved(pacore(schedule), "abbbbbbbb", tmp_path)
+    solution, backend, aborted = await solved(pacore(schedule), "abbbbbbbb", tmp_path, held={4, 5, 6, 7})
     assert len(solution.rounds[0].trajectories) == 4
     assert len(backend.cancelled) == aborted == 4
 
@@ -186,20 +192,21 @@ async def test_a_rule_is_asked_of_answers_as_they_came(tmp_path: Path) -> None:
 
 
 async def test_a_token_budget_counts_what_a_compaction_asked(tmp_path: Path) -> None:
-    """By hand, 10 tokens each: 4, their 4 summaries, 4: 120 of 160, 15 for each of 8: 40 are 1 and the last."""
+    """By hand, 10 tokens each: 4 and their summaries are 80 of 160, 20 each. 80 are 3 with summaries, and the last."""
     schedule = TokenBudget(of=Fixed(widths=[4, 4, 4]), tokens=160)
     summary = LLMSummary(of=Conclusion(), max_tokens=40)
     strategy = replace(pacore(schedule), compaction=summary)
     backend = Scripted(lambda request, n: Completion(content="\\boxed{1}", generated_tokens=10))
     async with dispatcher(backend, tmp_path) as dispatch:
         solution = await strategy.solve(PROBLEM, episode(dispatch))
-    assert [len(done.trajectories) for done in solution.rounds] == [4, 4, 1]
-    assert [done.tokens for done in solution.rounds] == [80, 80, 10]
+    assert [len(done.trajectories) for done in solution.rounds] == [4, 3, 1]
+    assert [done.tokens for done in solution.rounds] == [80, 60, 10]
 
 
 async def test_what_a_quorum_aborted_is_part_of_a_rounds_cost(tmp_path: Path) -> None:
     schedule = TokenBudget(of=Quorum(of=Fixed(widths=[4]), share=0.5), tokens=1000)
-    async with dispatcher(Scripted(slow), tmp_path, concurrency=8) as dispatch:
+    backend = Scripted(in_turn(lambda n: "\\boxed{1}", held={2, 3}))
+    async with dispatcher(backend, tmp_path, concurrency=8) as dispatch:
         sampler = episode(dispatch)
         solution = await pacore(schedule).solve(PROBLEM, sampler)
     assert sampler.account.aborted == 2

@@ -30,7 +30,7 @@ def workers():
     found = []
     for child in psutil.Process().children():
         try:
-            if "worker.py" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+            if "reader_process.py" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
                 found.append(child)
         except psutil.NoSuchProcess:  # reaped meanwhile
             pass
@@ -146,20 +146,20 @@ asyncio.run(main())
 def test_out_of_memory_is_not_an_answer():
     """math-verify's own `except Exception` would have made it "not equal", a silent 0."""
     script = """
-from pacore_lab.grading import worker
+from pacore_lab.grading import reader_process
 import math_verify.grader, math_verify.parser
 def exhausted(*args, **kwargs): raise MemoryError
 request = ["equal", "x^2+2x+1", "(x+1)^2", True]
 parse, simplify = math_verify.parser.latex2sympy, math_verify.grader.simplify
-worker.let_memory_errors_through()
+reader_process.let_memory_errors_through()
 math_verify.grader.simplify = exhausted
-print(worker.reply(request))
+print(reader_process.reply(request))
 math_verify.grader.simplify = simplify
-print(worker.reply(request))
+print(reader_process.reply(request))
 math_verify.parser.latex2sympy = exhausted
-worker.let_memory_errors_through()
-print(worker.reply(["equal", "x^2+2x+1", "(x+2)^2", True]))
-print(worker.reply(["fingerprint", "(x+3)^2"]))
+reader_process.let_memory_errors_through()
+print(reader_process.reply(["equal", "x^2+2x+1", "(x+2)^2", True]))
+print(reader_process.reply(["fingerprint", "(x+3)^2"]))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     failed = "{'error': 'grader ran out of memory'}"

@@ -127,8 +127,8 @@ async def test_vote_takes_the_largest_class_and_all_of_a_tie(tmp_path: Path) -> 
 def test_schedule_adds_the_last_round_and_refuses_nonsense() -> None:
     schedule: Schedule = Fixed(widths=[32, 4])
     rounds, widths = [], []
-    while width := schedule(rounds):  # type: ignore[arg-type]
-        widths.append(width)
+    while plan := schedule(rounds):  # type: ignore[arg-type]
+        widths.append(plan.width)
         rounds.append(None)
     assert widths == [32, 4, 1]
     for wrong in ([0], [-1], [4, 0], ["4"], "44", [2.5]):

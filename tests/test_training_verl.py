@@ -15,7 +15,7 @@ from pacore_lab.errors import ConfigError, DataError
 from pacore_lab.grading.math_grader import MathGrader
 from pacore_lab.training import Record, SynthesisEnvironment, read_records, write_records
 from pacore_lab.training.logs import read_log
-from pacore_lab.training.verl import budget, checkpoint, dumps, reward
+from pacore_lab.training.verl import checkpoint, dumps, lengths, reward
 from pacore_lab.types import Grade
 from strategies.prompts import Template
 from tests.doubles import user
@@ -46,19 +46,19 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return budget._tokenizer(TINY)
+    return lengths._tokenizer(TINY)
 
 
 def test_no_draw_is_longer_than_the_bound(tokenizer: Any) -> None:
     """Texts whose ends join with the template's line breaks, and pools in which sizes differ."""
     texts = tuple(("\n" * (i % 3)) + "12 + 3 = 15, " * i + ("\n" * (i % 2)) for i in range(12))
     one = record("a", texts)
-    bound = budget.longest(one, 5, Template(), tokenizer)
+    bound = lengths.longest(one, 5, Template(), tokenizer)
     made = SynthesisEnvironment(records=[one], prompt=Template(), graders={"math": MathGrader()}, m_min=1, m_max=5)
-    count = budget.token_counter(tokenizer)
+    count = lengths.token_counter(tokenizer)
     drawn = [count(made.instance(number).prompt) for number in range(200)]
     assert 0.8 * bound < max(drawn) <= bound, "too loose a bound would drop problems that fit"
-    assert budget.longest(one, 0, Template(), tokenizer) == count(one.problem.messages)
+    assert lengths.longest(one, 0, Template(), tokenizer) == count(one.problem.messages)
 
 
 def test_the_budget_command_says_what_it_dropped(
@@ -67,7 +67,7 @@ def test_the_budget_command_says_what_it_dropped(
     fits, long, few = record("fits"), record("long", ("1 + 1 = 2, " * 200, "2")), record("few", ("1",))
     write_records(tmp_path / "in.jsonl", [fits, long, few])
     words = ("--checkpoint", TINY, "--prompt", "strategies.prompts.published", "--m-max", 2, "--tokens", 1000)
-    call(monkeypatch, budget, tmp_path / "in.jsonl", *words, "--to", tmp_path / "out.parquet")
+    call(monkeypatch, lengths, tmp_path / "in.jsonl", *words, "--to", tmp_path / "out.parquet")
     said = " ".join(capsys.readouterr().out.split())
     assert "its longest prompt may exceed 1000 tokens 1" in said
     assert "fewer than 2 messages 1" in said
@@ -96,7 +96,7 @@ def test_budgets_that_cannot_be(
     given = {"--checkpoint": TINY, "--prompt": "strategies.prompts.published", "--m-max": 2, "--to": "out.jsonl"}
     words = [part for pair in {**given, word: value}.items() for part in pair]
     monkeypatch.chdir(tmp_path)
-    assert said in refused(monkeypatch, capsys, budget, "in.jsonl", *words)
+    assert said in refused(monkeypatch, capsys, lengths, "in.jsonl", *words)
     assert not Path("out.jsonl").exists()
 
 

@@ -63,8 +63,8 @@ def test_all_shows_all() -> None:
 
 def test_a_population_keeps_its_size_and_has_no_last_round_of_one() -> None:
     schedule, rounds = Population(width=5, loops=3), []
-    while width := schedule(rounds):
-        rounds.append(Round(trajectories=("t",) * width, messages=()))
+    while plan := schedule(rounds):
+        rounds.append(Round(trajectories=("t",) * plan.width, messages=()))
     assert [len(done.trajectories) for done in rounds] == [5, 5, 5]
     for key in ("width", "loops"):
         with pytest.raises(ValueError, match=rf"strategy\.schedule\.{key} is 0"):

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from pacore_lab.errors import ConfigError
 
 Question: TypeAlias = tuple[str | bool, ...]
-"""("equal", gold, answer, mutual), replied to by a bool, or ("fingerprint", answer); see `worker`."""
+"""("equal", gold, answer, mutual), replied to by a bool, or ("fingerprint", answer); see `reader_process`."""
 BUSY_TIMEOUT = 0.5
 """Seconds to wait for another process; then the answer is simply asked for again."""
 OPEN_TIMEOUT = 10.0

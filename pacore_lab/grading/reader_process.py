@@ -1,4 +1,4 @@
-"""The child process that reads model text as mathematics. Run as a script by `pool.py`; imports nothing of the lab.
+"""The child process that reads model text as mathematics. Run as a script by `readers.py`; imports nothing of the lab.
 
 A JSON list of questions per line in, a line {"reply": ...} or {"error": text} per question out, as soon as it is known;
 the first line out says whether math-verify could be loaded. Questions: ["equal", gold, answer, mutual] -> bool;

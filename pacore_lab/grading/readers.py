@@ -48,8 +48,9 @@ class Worker:
     def __init__(self, memory_mb: int) -> None:
         # -P keeps this folder off the child's path; secrets in the environment are none of its business; a fixed
         # hash seed gives sympy the same order of terms, hence the same verdict, in every run.
+        script = Path(__file__).with_name("reader_process.py")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("worker.py")), str(memory_mb), str(os.getpid())],
+            [sys.executable, "-P", str(script), str(memory_mb), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

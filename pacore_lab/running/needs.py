@@ -8,7 +8,7 @@ from pacore_lab.errors import ConfigError, Unsupported
 from pacore_lab.interfaces import Capabilities, needs_of
 from pacore_lab.types import Model
 
-NEEDS = ("logprobs", "top_logprobs", "partial", "prefill", "seeds", "priority", "answers", "tokens")
+NEEDS = ("logprobs", "top_logprobs", "partial", "prefill", "seeds", "priority", "answers")
 
 
 def roles_of(part: object) -> dict[str, frozenset[str]]:
