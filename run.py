@@ -7,13 +7,13 @@ from omegaconf import DictConfig
 
 from pacore_lab.config.build import build
 from pacore_lab.config.command import launch, one_line_errors
-from pacore_lab.running import run as engine
+from pacore_lab.running.run import execute
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 @one_line_errors
 def main(settings: DictConfig) -> None:
-    asyncio.run(engine.run(build(settings)))
+    asyncio.run(execute(build(settings)))
 
 
 if __name__ == "__main__":

@@ -215,12 +215,19 @@ class Solution:
     answers: the final trajectory; several where a vote ties (the score is then the mean over them, the expectation
     of a uniform pick); none where no valid answer came out, with `reason` saying why.
     notes: what went otherwise than planned on the way to them (a judge that could not be read), short constant texts.
+    tokens: test-time compute of the episode, discarded tokens included; set by `pacore_lab.solve`, 0 before.
     """
 
     answers: tuple[Trajectory, ...]
     rounds: tuple[Round, ...]
     reason: str = ""
     notes: tuple[str, ...] = ()
+    tokens: int = 0
+
+    @property
+    def text(self) -> str:
+        """The conclusion of the (first) answer; "" where there is none, and `reason` says why."""
+        return self.answers[0].conclusion.strip() if self.answers else ""
 
     @classmethod
     def of(cls, final: Trajectory, rounds: Sequence[Round]) -> Solution:

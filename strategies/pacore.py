@@ -14,7 +14,7 @@ from strategies.compaction import Conclusion
 from strategies.election import require_comparable
 from strategies.orders import Published
 from strategies.prompts import Template
-from strategies.rounds import Ask, Drawn, answer, compacted, draw, spent
+from strategies.rounds import Ask, Draws, answer, compacted, draw, spent
 from strategies.schedules import Fixed
 from strategies.views import All
 
@@ -70,10 +70,10 @@ class PaCoRe:
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
         messages: tuple[Message, ...] = ()
         rounds: list[Round] = []
-        drawn, shown = Drawn(), list[Trajectory]()
+        drawn, shown = Draws(), list[Trajectory]()
         while plan := self._schedule(rounds):
             asks = self._asks(problem, messages, plan, len(rounds))
-            before, drawn, shown = spent(sampler), Drawn(), []  # the last round's text is stored; free its memory
+            before, drawn, shown = spent(sampler), Draws(), []  # the last round's text is stored; free its memory
             drawn = await draw(asks, plan, sampler, self._comparing)  # (1)
             shown = self.order(drawn.trajectories)
             rounds.append(drawn.round(shown, tokens=spent(sampler) - before))

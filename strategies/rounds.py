@@ -26,7 +26,7 @@ class Ask:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
+class Draws:
     """A round's trajectories in draw order. stopped: the plan's stop rule ended the round."""
 
     trajectories: Sequence[Trajectory] = ()
@@ -43,7 +43,7 @@ class Drawn:
         )
 
 
-async def draw(asks: Sequence[Ask], plan: Plan, sampler: Sampler, grader: Grader | None = None) -> Drawn:
+async def draw(asks: Sequence[Ask], plan: Plan, sampler: Sampler, grader: Grader | None = None) -> Draws:
     """Sample a round until the plan has enough.
 
     grader: sets `answer` and `answer_class` of the trajectories; None leaves them unset.
@@ -51,7 +51,7 @@ async def draw(asks: Sequence[Ask], plan: Plan, sampler: Sampler, grader: Grader
     """
     if plan.quorum is None and plan.stop is None and plan.batch is None:
         found = await asyncio.gather(*(sampler.sample(ask.prompt, ask.n, **ask.to) for ask in asks))
-        return Drawn(trajectories=await _compared([each for part in found for each in part], grader))
+        return Draws(trajectories=await _compared([each for part in found for each in part], grader))
     if len(asks) > 1:
         raise ValueError("a round that may end early asks one role with one prompt; use strategy/views=all")
     return await (_in_batches if plan.batch else _as_they_come)(asks[0], plan, sampler, grader)
@@ -74,7 +74,7 @@ async def compacted(
     return compaction(trajectories)
 
 
-async def answer(drawn: Drawn, rounds: Sequence[Round], grader: Grader | None) -> Solution:
+async def answer(drawn: Draws, rounds: Sequence[Round], grader: Grader | None) -> Solution:
     """The trajectory of a last round of one, or the vote over a larger last round.
 
     Raises ValueError where a vote has no grader, and where the schedule planned no round.
@@ -93,16 +93,16 @@ def spent(sampler: Sampler) -> int:
     return getattr(sampler, "spent", 0)
 
 
-async def _in_batches(ask: Ask, plan: Plan, sampler: Sampler, grader: Grader | None) -> Drawn:
+async def _in_batches(ask: Ask, plan: Plan, sampler: Sampler, grader: Grader | None) -> Draws:
     assert plan.batch is not None
     found: list[Trajectory] = []
     while len(found) < plan.width and not _enough(found, plan):
         batch = await sampler.sample(ask.prompt, min(plan.batch, plan.width - len(found)), **ask.to)
         found = await _compared([*found, *batch], grader)
-    return Drawn(trajectories=found, stopped=_stopped(found, plan))
+    return Draws(trajectories=found, stopped=_stopped(found, plan))
 
 
-async def _as_they_come(ask: Ask, plan: Plan, sampler: Sampler, grader: Grader | None) -> Drawn:
+async def _as_they_come(ask: Ask, plan: Plan, sampler: Sampler, grader: Grader | None) -> Draws:
     found: list[Trajectory] = []
     async with sampler.stream(ask.prompt, ask.n, **ask.to) as arrivals:
         async for trajectory in arrivals:
@@ -110,7 +110,7 @@ async def _as_they_come(ask: Ask, plan: Plan, sampler: Sampler, grader: Grader |
             if _enough(found, plan):
                 break
     by_index = sorted(found, key=lambda trajectory: trajectory.index)
-    return Drawn(trajectories=await _compared(by_index, grader), stopped=_stopped(found, plan))
+    return Draws(trajectories=await _compared(by_index, grader), stopped=_stopped(found, plan))
 
 
 async def _compared(found: list[Trajectory], grader: Grader | None) -> list[Trajectory]:

@@ -104,7 +104,7 @@ def test_a_config_lists_every_argument_of_its_class(name: str) -> None:
 def test_the_package_knows_the_seams_only_and_nothing_knows_it() -> None:
     ours = {name for file in SOURCE.rglob("*.py") for name in imports(file) if room_of(name) in ROOMS}
     assert ours
-    assert ours <= SEAM
+    assert ours <= SEAM | {"pacore_lab"}
     for room in ("pacore_lab", "strategies", "backends", "conf"):
         files = [file for end in ("py", "yaml") for file in (ROOT / room).rglob(f"*.{end}")]
         assert files

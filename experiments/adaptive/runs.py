@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.text import Text
 
 from pacore_lab import analysis
 from pacore_lab.analysis import Method
-from pacore_lab.config.build import build
-from pacore_lab.config.spelling import spelt
+from pacore_lab.config.calling import run
 from pacore_lab.results.disk import read_lines
-from pacore_lab.running import run as engine
 from pacore_lab.showing import plots
 from pacore_lab.showing.terminal import columns, kilo, percent, points
 
 MARGIN = 0.01
-CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
 
 def run_all(table: Mapping[str, str], common: Sequence[str], work: Path, *, shared: bool) -> dict[str, Path]:
@@ -37,15 +31,13 @@ def run_all(table: Mapping[str, str], common: Sequence[str], work: Path, *, shar
     """
     folders = {}
     work.mkdir(parents=True, exist_ok=True)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for name, words in table.items():
-            folder = folders[name] = work / re.sub(r"[^a-z0-9]+", "-", name.lower())
-            if (folder / "summary.json").exists():
-                continue
-            run = build(compose("config", spelt([*common, *words.split()])))
-            store = work / "store.sqlite" if shared else folder / "store.sqlite"
-            with (work / "log").open("a") as log, contextlib.redirect_stdout(log):
-                asyncio.run(engine.run(replace(run, name=name, out=folder, store=store)))
+    for name, words in table.items():
+        folder = folders[name] = work / re.sub(r"[^a-z0-9]+", "-", name.lower())
+        if (folder / "summary.json").exists():
+            continue
+        store = work / "store.sqlite" if shared else folder / "store.sqlite"
+        with (work / "log").open("a") as log, contextlib.redirect_stdout(log):
+            run(*common, *words.split(), out=folder, store=store)
     return folders
 
 

@@ -30,8 +30,8 @@ from pacore_lab.config.build import build
 from pacore_lab.config.command import launch, one_line_errors
 from pacore_lab.errors import ConfigError
 from pacore_lab.interfaces import Backend, OnChunk, Request
-from pacore_lab.running import run as engine
 from pacore_lab.running.parts import Run
+from pacore_lab.running.run import execute
 from pacore_lab.types import Completion
 
 HERE = Path(__file__).resolve().parent
@@ -71,7 +71,7 @@ async def coordinated(run: Run, backend: Backend, folder: Path) -> Watched:
     """A run on a started backend; its own store, so that every trajectory is sampled."""
     watched = Watched(backend)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        await engine.run(replace(run, backend=watched, repeats=1, out=folder / "out", store=folder / "store.sqlite"))
+        await execute(replace(run, backend=watched, repeats=1, out=folder / "out", store=folder / "store.sqlite"))
     if backend.__class__.__name__ == "VLLM":
         await backend._engine.reset_prefix_cache()  # type: ignore[attr-defined]
     return watched

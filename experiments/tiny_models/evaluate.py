@@ -6,23 +6,20 @@ Prints paired differences and writes tables and figures. What was sampled before
 """
 
 import argparse
-import asyncio
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
 from experiments.tiny_models.figures import Family, draw
 from pacore_lab import analysis
 from pacore_lab.analysis import Difference, Method
-from pacore_lab.config.build import build
+from pacore_lab.config.calling import run
 from pacore_lab.config.command import one_line_errors
 from pacore_lab.results.disk import read_lines
-from pacore_lab.running import run as engine
 
 HERE = Path(__file__).parent
 WIDTHS = {
@@ -48,21 +45,18 @@ class Study:
     def run(self, model: str, name: str, *words: str) -> Method:
         """The strategy's results of a run, which is made, gone on with, or there already."""
         out = self.out / f"{model}-{name}"
-        settings = [
-            f"model={model}",
-            "problems=search",
-            f"problems.n={self.problems}",
-            f"repeats={self.repeats}",
-            f"pool={self.pool}",
-            "concurrency=768",
-            f"out={out}",
-            f"store={self.out / model}.sqlite",
-            *words,
-        ]
         print(f"{model} {name}", flush=True)
-        with initialize_config_dir(str(HERE.parents[1] / "conf"), version_base="1.3"):
-            run = build(compose("config", overrides=settings))
-        asyncio.run(engine.run(run))
+        run(
+            f"problems.n={self.problems}",
+            *words,
+            model=model,
+            problems="search",
+            repeats=self.repeats,
+            pool=self.pool,
+            concurrency=768,
+            out=out,
+            store=f"{self.out / model}.sqlite",
+        )
         return analysis.methods_of(read_lines(out / "results.jsonl"), f"{model} {name}")[-1]
 
     def of(self, model: str) -> dict[str, dict[str, Method]]:

@@ -5,16 +5,12 @@ for `pacore_lab.training.curves --accuracy`.
 """
 
 import argparse
-import asyncio
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
 from pacore_lab import analysis
-from pacore_lab.config.build import build
+from pacore_lab.config.calling import run
 from pacore_lab.config.command import one_line_errors
 from pacore_lab.results.disk import read_lines, write_json
-from pacore_lab.running import run as engine
 
 HERE = Path(__file__).parent
 
@@ -31,20 +27,16 @@ def main() -> None:
         points = found[f"{name}-tiny, [16]"] = []
         for step, folder in sorted({0: HERE / "rlvr-tiny", **snapshots}.items()):
             out = given.work / "progress" / f"{name}-{step}"
-            words = [
+            run(
                 "model=custom",
                 f"model.name=step{step}",
                 f"model.path={folder}",
                 "problems.n=100",
                 "problems.seed=5",
-                "repeats=1",
-                "strategy=pacore_medium",
-                f"out={out}",
-                f"store={given.work / 'progress.sqlite'}",
-            ]
-            with initialize_config_dir(str(HERE.parents[1] / "conf"), version_base="1.3"):
-                run = build(compose("config", overrides=words))
-            asyncio.run(engine.run(run))
+                strategy="pacore_medium",
+                out=out,
+                store=given.work / "progress.sqlite",
+            )
             row = analysis.row_of(analysis.methods_of(read_lines(out / "results.jsonl"), name)[-1])
             percents = {"mean": row.accuracy, "low": row.low, "high": row.high}
             points.append({"step": step} | {key: 100 * share for key, share in percents.items() if share is not None})

@@ -31,6 +31,7 @@ from pacore_lab.interfaces import Strategy
 from pacore_lab.results.folder import read_run
 from pacore_lab.running.episodes import leaves
 from pacore_lab.running.needs import refuse_unsupported
+from pacore_lab.running.waiting import finished
 from pacore_lab.sampling.claims import Claims
 from pacore_lab.sampling.dispatch import Dispatcher
 from pacore_lab.sampling.replay import LoadedStore, ReplayBackend
@@ -129,7 +130,7 @@ def sweep(
         repeats=repeats or settings["repeats"],
         pool=settings["pool"],
     )
-    replayed = asyncio.run(_replay(bench, shown(policies)))
+    replayed = finished(_replay(bench, shown(policies)))
     methods = [method for method, _ in replayed]
     graded = [method for method in methods[1:] if np.isfinite(analysis.pairs(method, methods[0]).leads).any()]
     return Compared(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,23 @@ from pacore_lab.errors import ConfigError, within
 from pacore_lab.running.parts import Role, Run
 from pacore_lab.sampling.names import digest
 
+PARTS = ("strategy", "backend", "model", "problems", "grader")
 
-def build(config: DictConfig) -> Run:
-    """Instantiate everything (cheap: heavy objects are built later). Raises ConfigError naming the key."""
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """How a configuration was put together. names: the option chosen of each group. overrides: words, as typed."""
+
+    names: dict[str, str]
+    overrides: list[str]
+
+
+def build(config: DictConfig, choices: Choices | None = None, parts: Mapping[str, Any] | None = None) -> Run:
+    """Instantiate everything (cheap: heavy objects are built later). Raises ConfigError naming the key.
+
+    choices: None takes those of the running command. parts: objects that stand in for what `config` describes.
+    """
+    choices = choices or _choices()
     for key in sorted(set(KEYS) ^ {str(key) for key in config}):
         raise ConfigError(spelling.unknown_key(key) if key in config else f"{key} was taken away; leave out ~{key}")
     _complete_roles(config)
@@ -34,16 +50,15 @@ def build(config: DictConfig) -> Run:
     settings["backend"] = settings["backend"]["_target_"]
     for name, role in settings["roles"].items() if "roles" in settings else ():
         settings["roles"][name] = {**role, "backend": role["backend"]["_target_"]}
-    choices, overrides = _choices()
-    parts = {
-        key: instantiate(config[key], _convert_="all") for key in ("strategy", "backend", "model", "problems", "grader")
-    }
-    name = " ".join([choices["strategy"], *spelling.changes(overrides)])
-    label = "-".join([choices["strategy"], choices["problems"], settings["model"]["name"], f"seed{settings['seed']}"])
+    given = parts or {}
+    made = {key: given[key] if key in given else instantiate(config[key], _convert_="all") for key in PARTS}
+    name = " ".join([choices.names["strategy"], *spelling.changes(choices.overrides)])
+    asked = choices.names["problems"]
+    label = "-".join([choices.names["strategy"], asked, settings["model"]["name"], f"seed{settings['seed']}"])
     out = places["out"] or f"outputs/{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}-{distinct}"
     return Run(
         name=name,
-        problem_set=choices["problems"],
+        problem_set=asked,
         seed=settings["seed"],
         repeats=settings["repeats"],
         limit=settings["limit"],
@@ -55,7 +70,7 @@ def build(config: DictConfig) -> Run:
         out=Path(out),
         store=Path(places["store"]),
         settings=settings,
-        **parts,
+        **made,
     )
 
 
@@ -83,8 +98,8 @@ def _role(name: str, config: DictConfig) -> Role:
             raise ConfigError(spelling.explain(error)) from error
 
 
-def _choices() -> tuple[dict[str, str], list[str]]:
+def _choices() -> Choices:
     if not HydraConfig.initialized():  # composed by a program, not from the command line
-        return {"strategy": "strategy", "problems": "problems"}, []
+        return Choices(names={"strategy": "strategy", "problems": "problems"}, overrides=[])
     hydra = HydraConfig.get()
-    return dict(hydra.runtime.choices), list(hydra.overrides.task)
+    return Choices(names=dict(hydra.runtime.choices), overrides=list(hydra.overrides.task))

@@ -21,6 +21,9 @@ from pacore_lab.types import Problem
 
 _FREE = ("grader.workers", "grader.cache", "grader.judge.backend.", "grader.judge.store", "grader.judge.concurrency")
 """Settings that may change between resumptions: what they mean for grades is in the grader's version."""
+_SETTINGS = {"strategy", "backend", "model", "problems", "grader", "seed", "repeats", "limit", "pool"}
+_VERSIONS = {"strategy", "backend", "grader"}
+"""What reading a run back takes."""
 _PACKAGES = ("pacore-lab", "torch", "transformers", "vllm", "sglang", "hydra-core", "math-verify", "numpy", "scipy")
 
 
@@ -134,9 +137,14 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ConfigError(f"{path} holds no run of this lab ({name}: {reason}); name a run's folder") from None
     if not (path / "results.jsonl").exists():
         raise ConfigError(f"{path} holds no results.jsonl yet; let the run finish an episode")
+    for name, have, needed in zip(("settings.json", "versions.json"), found, (_SETTINGS, _VERSIONS), strict=True):
+        lacking = sorted(needed - have.keys()) if isinstance(have, dict) else ["everything"]
+        if lacking:
+            raise ConfigError(
+                f"{path}/{name} lacks {', '.join(lacking)}: another version of the lab wrote it, or a hand changed it; "
+                "run it again with another out=FOLDER"
+            )
     settings, versions = found
-    if "grader" not in versions:
-        raise ConfigError(f"{path} was written by an older version of this lab; run it again with another out=FOLDER")
     return settings, versions
 
 

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -26,8 +27,11 @@ from pacore_lab.showing import report, terminal
 from pacore_lab.types import Problem, Prompt, Trajectory
 
 
-async def run(run: Run) -> None:
-    """Sample, grade, write the folder, print the table. Raises LabError with one line for the user."""
+async def execute(run: Run) -> Path:
+    """Sample, grade, write the folder (which is returned), print the table.
+
+    Raises LabError with one line for the user. SIGTERM cancels a run of the main thread.
+    """
     _cancel_on_sigterm()
     try:
         problems = run.problems.load()[: run.limit]
@@ -65,6 +69,7 @@ async def run(run: Run) -> None:
         await run.grader.close()
         for backend in engines:
             await backend.close()
+    return run.out
 
 
 def _engines(run: Run) -> dict[str, Any]:
@@ -150,7 +155,8 @@ def _conclude(run: Run, folder: RunFolder, seconds: float, *, single: bool) -> N
 def _cancel_on_sigterm() -> None:
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,48 @@
+"""Coroutines for callers that do not await."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """The outcome of `work`, also where this thread's event loop is running already, as in a notebook.
+
+    There it runs on a loop in a thread of its own. Ctrl-C cancels it, and the interrupt follows when it has ended.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    future = asyncio.run_coroutine_threadsafe(_whole(work), loop)
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        future.cancel()
+        raise
+    finally:
+        asyncio.run_coroutine_threadsafe(_rest(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _whole(work: Coroutine[Any, Any, T]) -> T:
+    return await work
+
+
+async def _rest() -> None:
+    """Wait for what else runs on the loop: a cancelled run closes its engine first."""
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    if others:
+        await asyncio.wait(others)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    await asyncio.get_running_loop().shutdown_default_executor()
