@@ -8,23 +8,20 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.adaptive.policies import MODELS, POLICIES, SYNTHESIZER, synthesizes
-from experiments.adaptive.runs import CONF, run_all, write_table
+from experiments.adaptive.runs import run_all, write_table
 from experiments.adaptive.sums import examples, references, slip
 from experiments.adaptive.zoo import BUDGETS, COMMON, strategies
-from pacore_lab.config.build import build
-from pacore_lab.config.spelling import spelt
+from pacore_lab.config.calling import composed
 from pacore_lab.interfaces import Strategy
 
 
 def built(words: str) -> Strategy:
     """What run.py would make of it."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build(compose("config", spelt([*COMMON, *words.split()]))).strategy
+    return composed(*COMMON, *words.split()).strategy
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -32,12 +29,6 @@ def test_every_strategy_of_the_zoo_is_one(budget: str) -> None:
     """A table of hours that ends at a name which was changed since."""
     for words in strategies(budget).values():
         built(words)
-
-
-def test_every_option_of_the_strategy_group_is_in_the_zoo() -> None:
-    told = " ".join(words for budget in BUDGETS for words in strategies(budget).values())
-    missing = {path.stem for path in (CONF / "strategy").glob("*.yaml") if f"strategy={path.stem} " not in told + " "}
-    assert missing == {"single"}  # a baseline of every run
 
 
 def test_every_policy_is_one() -> None:

@@ -53,7 +53,7 @@ def compare(
     grades: name of a regrading, a file of each run's grades/ folder. margin: see `Difference.verdict`; None for no
     verdicts. Raises ConfigError.
     """
-    runs = [read_run(out) for out in outs]
+    runs = [read_run(out, "problems") for out in outs]
     names = _names(outs, [versions["strategy"] for _, versions in runs])
     found = [analysis.methods_of(lines_of(out, grades), name) for out, name in zip(outs, names, strict=True)]
     methods = _distinct(found)

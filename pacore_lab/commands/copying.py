@@ -78,7 +78,7 @@ async def read(out: Path, grader_words: Sequence[str] = ()) -> list[Synthesis]:
 
     Raises ConfigError for a folder without a run, without syntheses, and for answers that cannot be compared.
     """
-    settings, versions = read_run(out)
+    settings, versions = read_run(out, "problems", "grader")
     grader, _, _ = regrading(settings, grader_words)
     if not getattr(grader, "comparable", True):
         raise ConfigError(f"{out}: {type(grader).__name__} cannot tell whether two answers are the same")

@@ -42,7 +42,7 @@ SHOWN = 20
 
 async def regrade(out: Path, grader: Grader, problems: ProblemSet, settings: Mapping[str, Any]) -> Path:
     """Grade every finished episode of `out` and return the file of new grades. Raises ConfigError and DataError."""
-    run, versions = read_run(out)
+    run, versions = read_run(out, "strategy", "problems", "grader")
     total = sum(1 for _ in _finished(out))
     if not total:
         raise ConfigError(f"{out} holds no finished episode to grade")
@@ -157,6 +157,6 @@ def main() -> None:
         print(__doc__)
         return
     out = Path(sys.argv[1])
-    settings, _ = read_run(out)
+    settings, _ = read_run(out, "problems", "grader")
     grader, chosen, problems = regrading(settings, sys.argv[2:])
     asyncio.run(regrade(out, grader, problems, chosen))

@@ -113,7 +113,7 @@ def sweep(
     repeats: of each policy; None for those of the run. margin: as in `compare`. shown: passes the policies on, and
     shows progress. Raises LabError.
     """
-    settings, versions = read_run(out)
+    settings, versions = read_run(out, "model", "problems", "grader", "seed", "repeats", "limit", "pool")
     model, problems, grader = parts_of(settings)
     remembering = Remembering(grader)
     policies = policies_of(settings, words, remembering)

@@ -21,9 +21,7 @@ from pacore_lab.types import Problem
 
 _FREE = ("grader.workers", "grader.cache", "grader.judge.backend.", "grader.judge.store", "grader.judge.concurrency")
 """Settings that may change between resumptions: what they mean for grades is in the grader's version."""
-_SETTINGS = {"strategy", "backend", "model", "problems", "grader", "seed", "repeats", "limit", "pool"}
-_VERSIONS = {"strategy", "backend", "grader"}
-"""What reading a run back takes."""
+_VERSIONS = ("strategy", "backend", "grader")
 _PACKAGES = ("pacore-lab", "torch", "transformers", "vllm", "sglang", "hydra-core", "math-verify", "numpy", "scipy")
 
 
@@ -126,8 +124,11 @@ class RunFolder:
                 yield line
 
 
-def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and versions of a run's folder. Raises ConfigError where there is none that this lab can read."""
+def read_run(path: Path, *needed: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and versions of a run's folder. Raises ConfigError where there is none that this lab can read.
+
+    needed: the keys of the settings that the caller reads.
+    """
     found = []
     for name in ("settings.json", "versions.json"):
         try:
@@ -137,11 +138,10 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ConfigError(f"{path} holds no run of this lab ({name}: {reason}); name a run's folder") from None
     if not (path / "results.jsonl").exists():
         raise ConfigError(f"{path} holds no results.jsonl yet; let the run finish an episode")
-    for name, have, needed in zip(("settings.json", "versions.json"), found, (_SETTINGS, _VERSIONS), strict=True):
-        lacking = sorted(needed - have.keys()) if isinstance(have, dict) else ["everything"]
-        if lacking:
+    for name, have, keys in zip(("settings", "versions"), found, (needed, _VERSIONS), strict=True):
+        if lacking := [key for key in keys if not isinstance(have, dict) or key not in have]:
             raise ConfigError(
-                f"{path}/{name} lacks {', '.join(lacking)}: another version of the lab wrote it, or a hand changed it; "
+                f"{path}/{name}.json lacks {lacking[0]!r}: an older version of this lab wrote it, or a hand changed it; "
                 "run it again with another out=FOLDER"
             )
     settings, versions = found

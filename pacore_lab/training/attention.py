@@ -147,7 +147,7 @@ def main() -> None:
     if given.episodes < 1:
         raise ConfigError(f"--episodes is {given.episodes}; give 1 or more")
     items, left_out = replay(given.out, given.episodes)
-    settings, versions = read_run(given.out)
+    settings, versions = read_run(given.out, "model", "strategy")
     if not items and not left_out:
         name = f"{given.out} ({versions['strategy']})"
         raise ConfigError(f"{name} has no trajectory that was shown messages; name a run of several rounds")

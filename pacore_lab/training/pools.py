@@ -139,7 +139,7 @@ def _truth(drawn: _Drawn, problems: Problems) -> dict[str, Any] | None:
 
 
 def _problems(out: Path) -> Mapping[str, Problem]:
-    settings, _ = read_run(out)
+    settings, _ = read_run(out, "problems", "grader")
     _, _, problems = regrading(settings, [])
     return {problem.id: problem for problem in problems.load()}
 

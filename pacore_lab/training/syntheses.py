@@ -42,7 +42,7 @@ def replay(out: Path, episodes: int) -> tuple[list[Replayed], Counter[str]]:
     The prompts are made again by the run's own P(x, M). A trajectory's id holds a digest of its prompt: one that does
     not fit is left out. Raises ConfigError for a folder without a run and for a strategy that has no prompt.
     """
-    settings, versions = read_run(out)
+    settings, versions = read_run(out, "strategy", "model", "seed")
     builder = prompt_builder(settings)
     lines = (line for line in read_lines(out / "results.jsonl") if next(shown_in(line), None))
     chosen = heapq.nsmallest(episodes, lines, key=lambda line: digest([line["request_id"], line["repeat"]]))
