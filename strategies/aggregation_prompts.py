@@ -12,7 +12,7 @@ from functools import cached_property
 import jinja2
 
 from pacore_lab.types import ChatMessage, Message, Problem, Prompt
-from strategies.prompts import Template
+from strategies.prompts import Template, check
 
 MOA = """\
 Several models have already answered the user's latest query; their responses are listed below. Combine them into one \
@@ -58,6 +58,9 @@ class SystemReferences:
     """
 
     template: str = MOA
+
+    def __post_init__(self) -> None:
+        check("strategy.prompt.template", self.template, ("ref_responses",))
 
     @cached_property
     def _compiled(self) -> jinja2.Template:

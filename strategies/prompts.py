@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2 import meta
 
 from pacore_lab.types import ChatMessage, Message, Problem, Prompt, text_of
+
+_ENVIRONMENT = jinja2.Environment()
 
 # The wire format the published checkpoint was trained on (arXiv 2601.05593, Table 6). Every byte counts.
 PUBLISHED = """\
@@ -26,6 +31,8 @@ Reference {{ loop.index }}:
 
 Now, based on the original problem and reference responses above, please provide your own comprehensive solution.
 """  # noqa: E501
+
+VARIABLES = ("original_prompt", "ref_responses", "counts", "total")
 
 UNNUMBERED = PUBLISHED.replace("Reference {{ loop.index }}:", "Reference:")
 UNLABELLED = PUBLISHED.replace("Reference {{ loop.index }}:\n", "")
@@ -49,14 +56,17 @@ class Template:
 
     Model text is data there: a response that holds `{{ x }}` arrives literally. Without messages the problem goes
     in unmodified. Of a list-shaped turn, the text parts are the problem, other parts are kept behind the text.
-    Raises ValueError for a conversation without a user turn.
+    Raises ValueError for a template that cannot be read, and for a conversation without a user turn.
     """
 
     template: str = PUBLISHED
 
+    def __post_init__(self) -> None:
+        check("strategy.prompt.template", self.template, VARIABLES)
+
     @cached_property
     def _compiled(self) -> jinja2.Template:
-        return jinja2.Environment().from_string(self.template)
+        return _ENVIRONMENT.from_string(self.template)
 
     def __call__(self, problem: Problem, messages: Sequence[Message]) -> Prompt:
         if not messages:
@@ -80,6 +90,35 @@ def _with_text(turn: ChatMessage, text: str) -> ChatMessage:
     others = [part for part in content if part.get("type", "text") != "text"] if isinstance(content, list) else []
     shaped: str | list[dict[str, Any]] = [{"type": "text", "text": text}, *others] if others else text
     return {**turn, "content": shaped}
+
+
+def from_file(*, path: str | None, digest: str | None = None) -> Template:
+    """The template in a text file. digest: what `sha256` of the file begins with; a run folder keeps it.
+
+    Raises ValueError for a file that cannot be read, that is not a template, or that has changed since.
+    """
+    if path is None:
+        raise ValueError("strategy.prompt.path is not set; name a text file, strategy.prompt.path=FILE")
+    try:
+        data = Path(path).read_bytes()
+        text = data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise ValueError(f"strategy.prompt.path={path} cannot be read ({reason}); name a text file") from None
+    if digest and not hashlib.sha256(data).hexdigest().startswith(digest):
+        raise ValueError(f"strategy.prompt.path={path} is no longer the file of this run; bring its old text back")
+    check(f"strategy.prompt.path={path}", text, VARIABLES)
+    return Template(template=text)
+
+
+def check(key: str, template: str, variables: Sequence[str]) -> None:
+    """Raises ValueError for text that is not a Jinja2 template, or that uses a variable it is not given."""
+    try:
+        unknown = meta.find_undeclared_variables(_ENVIRONMENT.parse(template)) - {*variables}
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(f"{key}, line {error.lineno}: {error.message}; a prompt is a Jinja2 template") from None
+    if unknown:
+        raise ValueError(f"{key} uses {min(unknown)!r}; a prompt is given {', '.join(variables)}")
 
 
 def published() -> Template:

@@ -240,6 +240,7 @@ WHOSE = {
 REFUSED = {
     "strategy/compaction=last_tokens": "tokenizer is not set",
     "strategy/scorer=process_reward": "strategy.scorer.path=/nope cannot be loaded",
+    "strategy/prompt=file": "strategy.prompt.path is not set",
 }
 
 

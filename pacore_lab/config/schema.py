@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -50,4 +51,15 @@ class Extensions(SearchPathPlugin):
 
 Plugins.instance().register(Extensions)
 ConfigStore.instance().store(name="schema", node=Config)
+
+
+def digest_of(path: str | None) -> str | None:
+    """The beginning of a file's SHA-256, or None for a file that cannot be read: its reader says so."""
+    try:
+        return path and hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    except OSError:
+        return None
+
+
 OmegaConf.register_new_resolver("repo", lambda path: str(ROOT / path), replace=True)
+OmegaConf.register_new_resolver("digest", digest_of, replace=True)

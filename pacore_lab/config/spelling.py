@@ -51,6 +51,9 @@ def unknown_key(key: str) -> str:
 def spelt(words: Sequence[str]) -> list[str]:
     """The command line as Hydra wants it."""
     words = [re.sub(r"^strategy/schedule=(?=\[)", "strategy.schedule.widths=", word) for word in words]
+    of_a_file = any(word.startswith("strategy.prompt.path=") for word in words)
+    if of_a_file and not any(word.startswith("strategy/prompt=") for word in words):
+        words = ["strategy/prompt=file", *words]
     words = [re.sub(r"^(model|backend)@roles\.(\w+)=", r"+\1@roles.\2.\1=", word) for word in words]
     return [re.sub(r"^(?=\w+(\.\w+)+=\{)", "++", word) for word in words]
 

@@ -141,7 +141,7 @@ def read_run(path: Path, *needed: str) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, have, keys in zip(("settings", "versions"), found, (needed, _VERSIONS), strict=True):
         if lacking := [key for key in keys if not isinstance(have, dict) or key not in have]:
             raise ConfigError(
-                f"{path}/{name}.json lacks {lacking[0]!r}: an older version of this lab wrote it, or a hand changed it; "
+                f"{path}/{name}.json lacks {lacking[0]!r}: it is of an older version of this lab or was edited; "
                 "run it again with another out=FOLDER"
             )
     settings, versions = found
