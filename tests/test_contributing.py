@@ -61,9 +61,10 @@ def test_every_example_runs_as_its_command_says(command: str, tmp_path: Path) ->
     assert [line["error"] for line in lines] == [None] * 3
     widths = [len(done) for done in lines[0]["round_responses"]]
     asked = lines[0]["problem"][-1]["content"]
-    match re.findall(r"\b(shortest|terse|drafts|halving|first_repeated|squares|parrot)\b", command)[0]:
+    examples = ("shortest", "halving", "first_repeated", "squares", "parrot", "")
+    match next(example for example in examples if example in command):
         case "shortest":
-            assert [len(messages) for messages in lines[0]["messages"]][0] == 3
+            assert len(lines[0]["messages"][0]) == 3
         case "halving":
             assert widths == [8, 4, 2, 1]
         case "first_repeated":
