@@ -243,3 +243,32 @@ def test_a_folder_that_lacks_its_settings_is_one_line(file: str, text: str) -> N
     ):
         with pytest.raises(ConfigError, match=rf"^o.*{file}"):
             read()
+
+
+INTERRUPTED = """
+import asyncio, os, signal, threading
+from pacore_lab.running.waiting import finished
+
+async def work():
+    begun.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        print("closed", flush=True)
+
+async def notebook():
+    finished(work())
+
+begun = threading.Event()
+threading.Thread(target=lambda: (begun.wait(), os.kill(os.getpid(), signal.SIGINT))).start()
+try:
+    asyncio.new_event_loop().run_until_complete(notebook())
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_an_interrupt_in_a_notebook_closes_the_engine_first() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("closed\ninterrupted\n", "")

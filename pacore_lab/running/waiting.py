@@ -22,14 +22,10 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    future = asyncio.run_coroutine_threadsafe(_whole(work), loop)
     try:
-        return future.result()
-    except KeyboardInterrupt:
-        future.cancel()
-        raise
+        return asyncio.run_coroutine_threadsafe(_whole(work), loop).result()
     finally:
-        asyncio.run_coroutine_threadsafe(_rest(), loop).result()
+        asyncio.run_coroutine_threadsafe(_end(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -39,9 +35,11 @@ async def _whole(work: Coroutine[Any, Any, T]) -> T:
     return await work
 
 
-async def _rest() -> None:
-    """Wait for what else runs on the loop: a cancelled run closes its engine first."""
+async def _end() -> None:
+    """Cancel what is left and wait for it, as `asyncio.run` does: an interrupted run closes its engine."""
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
     if others:
         await asyncio.wait(others)
     await asyncio.get_running_loop().shutdown_asyncgens()
