@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:
-    """The outcome of `work`, also where this thread's event loop is running already, as in a notebook.
+    """The result of `work`, even if this thread's event loop is already running, as in a notebook.
 
-    There it runs on a loop in a thread of its own. Ctrl-C cancels it, and the interrupt follows when it has ended.
+    In that case `work` runs on a loop in a thread of its own. Ctrl-C cancels it and is raised once it has ended.
     """
     try:
         asyncio.get_running_loop()
@@ -40,7 +40,7 @@ async def _whole(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _rest() -> None:
-    """Wait for what else runs on the loop: a cancelled run closes its engine first."""
+    """Wait for the loop's other tasks: a cancelled run first closes its backend."""
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     if others:
         await asyncio.wait(others)
