@@ -1,4 +1,4 @@
-"""No engine: whatever a policy asks for comes from the store of an earlier run, or was never sampled."""
+"""No engine: all that a policy asks for comes from an earlier run's store, or was never sampled."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pacore_lab.types import Completion, Model
 
 @dataclass(kw_only=True, eq=False)
 class Replay:
-    """Policies on a bank: use it with the store, the model, the problems and the seed of the run that filled the bank.
+    """Replays policies from a store: use it with the store, model, problems and seed of the run that filled the store.
 
-    run: that run's folder; the fingerprint of its trajectories and the capabilities of its backend are those of the
-    replay: of the run's own model or, where that is another one, of its role with this model. A trajectory that is not
-    in the store is a failure that says so, counted with the run's reasons and not stored.
-    Raises ConfigError at the start for a folder that holds no run, and for one that sampled from another model: its
-    trajectories would pass for this one's.
+    run: that run's folder. The replay takes over the fingerprint and capabilities of the run's own backend or, if that
+    sampled another model, of the role with this model. A trajectory that is not in the store is a failure that says so;
+    it is counted among the run's reasons and not stored.
+    Raises ConfigError at the start for a folder that holds no run, and for a run of another model: its trajectories
+    would pass for this model's.
     """
 
     model: Model
@@ -31,29 +31,29 @@ class Replay:
     _found: Mapping[str, Any] = field(init=False, default_factory=dict)
 
     async def start(self) -> None:
-        banks = self._banks()
-        differing = [self._differing(model, str(backend["fingerprint"])) for model, backend in banks]
+        sampled = self._sampled()
+        differing = [self._differing(model, str(backend["fingerprint"])) for model, backend in sampled]
         if all(differing):
-            raise ConfigError(f"backend.run={self.run} is a bank of another model: {', '.join(differing[0])}")
-        self._found = banks[differing.index([])][1]
+            raise ConfigError(f"backend.run={self.run} is a run of another model: {', '.join(differing[0])}")
+        self._found = sampled[differing.index([])][1]
 
     @property
     def capabilities(self) -> Capabilities:
         known = {item.name: self._found[item.name] for item in fields(Capabilities) if item.name in self._found}
-        return Capabilities(**{**known, "replay": True, "evidence": {"bank": self.run}})
+        return Capabilities(**{**known, "replay": True, "evidence": {"run": self.run}})
 
     @property
     def fingerprint(self) -> str:
         return str(self._found["fingerprint"])
 
     async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
-        raise NeverSampled("never sampled in this bank")
+        raise NeverSampled("never sampled for this store")
 
     async def close(self) -> None:
         pass
 
-    def _banks(self) -> list[tuple[Model, Mapping[str, Any]]]:
-        """What the run sampled from, each model with its backend: its own first, then those of its roles."""
+    def _sampled(self) -> list[tuple[Model, Mapping[str, Any]]]:
+        """The models that the run sampled, each with its backend: the run's own first, then those of its roles."""
         try:
             settings, versions = (
                 json.loads((Path(self.run) / name).read_text(encoding="utf-8"))
@@ -66,23 +66,23 @@ class Replay:
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise ConfigError(
                 f"backend.run={self.run} holds no run (its settings.json and versions.json are not those of one); "
-                "name the folder of the bank's"
+                "name the folder of the run that filled the store"
             ) from None
         return found
 
-    def _differing(self, bank: Model, name: str) -> list[str]:
-        """What of the model, and of how it is sampled, is not as it was for the bank of this fingerprint."""
-        pairs = {item.name: (getattr(self.model, item.name), getattr(bank, item.name)) for item in fields(Model)}
+    def _differing(self, other: Model, name: str) -> list[str]:
+        """The fields in which this model differs from the run's, whose fingerprint is `name`."""
+        pairs = {item.name: (getattr(self.model, item.name), getattr(other, item.name)) for item in fields(Model)}
         differing = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-        if "path" in differing and self._same_weights(bank, name):
+        if "path" in differing and self._same_weights(other, name):
             del differing["path"]
         return [f"model.{key} is {here!r}, there {there!r}" for key, (here, there) in differing.items()]
 
-    def _same_weights(self, bank: Model, name: str) -> bool:
-        """Whether another path leads to the same folder, or to one whose contents the bank's fingerprint names."""
+    def _same_weights(self, other: Model, name: str) -> bool:
+        """Whether another path leads to the same folder, or to one whose contents the run's fingerprint names."""
         try:
             folder = locate(self.model)
-            return folder is not None and (fingerprint(self.model, folder, None) in name or folder == locate(bank))
+            return folder is not None and (fingerprint(self.model, folder, None) in name or folder == locate(other))
         except LabError:
             return False
 

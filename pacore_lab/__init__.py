@@ -1,6 +1,6 @@
 """PaCoRe Lab: test-time compute for language models, one swappable part at a time (PaCoRe, arXiv 2601.05593).
 
-Everything public of the core is imported from here. Strategies and backends are in packages of those names.
+Everything public in the core can be imported from here. Strategies and backends live in packages of those names.
 """
 
 from importlib import import_module
@@ -87,7 +87,7 @@ _LATER = {
     "Run": "pacore_lab.running.parts",
     "execute": "pacore_lab.running.run",
 }
-"""Imported when first used: whoever only needs the types does not wait for numpy and Hydra."""
+"""Imported on first use, so that code that needs only the types does not wait for numpy and Hydra."""
 
 __all__ = [
     "WINDOW",

@@ -7,17 +7,17 @@ from importlib import import_module
 
 COMMANDS = {
     "compare": ("pacore_lab.commands.compare", "methods of finished runs, paired: table, CSV, plots"),
-    "sweep": ("pacore_lab.commands.sweep", "many policies on one store, without sampling"),
+    "sweep": ("pacore_lab.commands.sweep", "replay many policies from one store, without sampling"),
     "regrade": ("pacore_lab.commands.regrade", "grade a finished run again, without sampling"),
-    "copying": ("pacore_lab.commands.copying", "which of the messages shown a synthesis agrees with"),
-    "swe_bench": ("pacore_lab.commands.swe_bench", "a run's patches for SWE-bench's own harness"),
+    "copying": ("pacore_lab.commands.copying", "which of its messages a synthesis agrees with"),
+    "swe_bench": ("pacore_lab.commands.swe_bench", "export a run's patches for SWE-bench's own harness"),
     "pools": ("pacore_lab.training.pools", "training: message pools from finished runs"),
     "filters": ("pacore_lab.training.filters", "training: the problems that each stage keeps"),
     "ppo": ("pacore_lab.training.ppo.__main__", "training: PPO with a critic, for small models"),
     "curves": ("pacore_lab.training.curves", "training: reward, length and emergent correctness by step"),
     "attention": ("pacore_lab.training.attention", "training: what a response attends to"),
 }
-"""Each command's module, whose `main` reads the rest of the command line, and what it does."""
+"""For each command: the module whose `main` reads the rest of the command line, and what the command does."""
 
 
 def main() -> int | None:

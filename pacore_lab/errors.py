@@ -4,13 +4,13 @@ LabError                 a message for the user, one line: what, where, how to m
 ├── ConfigError          a setting (its key is named)
 │   └── Unsupported      an option this backend cannot honour, refused before the first token
 ├── DataError            a problem file (file:line is named)
-├── BudgetSpent          the study's budget of tokens: what is done is kept, the rest waits for more
+├── BudgetSpent          the study's token budget: finished episodes are kept, the rest need a larger budget
 ├── StoreError           the trajectory store cannot be opened or written
 └── BackendError         the engine or server
-    ├── TransientError   this request may succeed later: retried within a budget
-    ├── RequestError     this request never will (too long a prompt, a 400): recorded with its trajectory
-    │   └── NeverSampled the bank that is replayed does not hold it: counted, not stored
-    └── EngineDead       no request will: the run stops, what was stored stays
+    ├── TransientError   this request may succeed later: retried a limited number of times
+    ├── RequestError     this request can never succeed (prompt too long, a 400): stored with its trajectory
+    │   └── NeverSampled the store being replayed does not hold it: counted, not stored
+    └── EngineDead       no request can succeed: the run stops and keeps what it has stored
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ def require_share(key: str, value: object) -> None:
 
 
 def require_flag(key: str, value: object) -> None:
-    """Raises ValueError unless `value` is true or false: any text would count as true. `key` is its config key."""
+    """Raises ValueError unless `value` is a bool, since any text would count as true; `key` is its config key."""
     if not isinstance(value, bool):
         raise ValueError(f"{key} is {value!r}; give true or false")
 
 
 def require_name(key: str, value: object) -> None:
-    """Raises ValueError unless `value` names a role; `key` is its config key."""
+    """Raises ValueError unless `value` is the name of a role; `key` is its config key."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{key} is {value!r}; give a name, e.g. judge")
 
 
 def require_names(key: str, value: object, least: int = 0) -> None:
-    """Raises ValueError unless `value` is a list of roles' names, `least` or more; `key` is its config key."""
+    """Raises ValueError unless `value` is a list of at least `least` role names; `key` is its config key."""
     names = value if isinstance(value, (list, tuple)) else [None]
     if len(names) < least or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{key} is {value!r}; give a list of names, e.g. [explore, synthesize]")
 
 
 def require_part(key: str, value: object) -> None:
-    """Raises ValueError unless `value` is a part that can be called; `key` is its config key."""
+    """Raises ValueError unless `value` is callable; `key` is its config key."""
     if not callable(value):
-        raise ValueError(f"{key} is {value!r:.80}, which is no part of this kind; name its class by {key}._target_=")
+        raise ValueError(f"{key} is {value!r:.80}, which is not a part of this kind; name its class by {key}._target_=")
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -74,7 +74,7 @@ class LabError(Exception):
 
 @contextmanager
 def within(key: str) -> Iterator[None]:
-    """Begins a LabError with the config key under which it arose, where whoever raises it cannot know that."""
+    """Prefixes a LabError with its config key, for code that raises it without knowing the key."""
     try:
         yield
     except LabError as error:
@@ -107,7 +107,7 @@ class BackendError(LabError):
 
 
 class TransientError(BackendError):
-    """`retry_after`: seconds the server asked to wait, if it did."""
+    """retry_after: seconds that the server asked to wait, if it did."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)

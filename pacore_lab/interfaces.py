@@ -12,18 +12,18 @@ from pacore_lab.types import Completion, Grade, Message, Problem, Prompt, Round,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capabilities:
-    """What a backend can honour. Whatever a run asks for beyond this is refused before the first token.
+    """What a backend can honour. A run that asks for more is refused before the first token.
 
-    seeds: "request" - each request's seed is honoured; "engine" - one seed for all; "none".
-    logprobs: none, of the chosen tokens, or "topk": of the `top_logprobs` likeliest tokens too, at most
-    `most_top_logprobs` of them (None: any number).
-    partial: what an aborted trajectory had is reported, so that its tokens are counted.
-    prefill: a prompt that ends with a turn of the assistant is gone on with, as if the model had said that itself.
+    seeds: "request" (each request's seed is honoured), "engine" (one seed for all requests) or "none".
+    logprobs: "none", "chosen" (only those of the chosen tokens) or "topk" (also those of the `top_logprobs` most likely
+    tokens, at most `most_top_logprobs`; None: any number).
+    partial: the backend reports what an aborted trajectory had generated, so that its tokens are counted.
+    prefill: the backend can continue a prompt that ends with an assistant turn.
     replay: the backend samples nothing; every trajectory comes from the store.
     priority: waiting requests are served in the order of `Request.priority`.
-    schema: an answer follows `Request.schema`.
-    context_length: tokens of prompt and answer together, None where it is not known.
-    evidence: which engine this is and how the above was found out, for the run's metadata.
+    schema: answers follow `Request.schema`.
+    context_length: prompt plus answer, in tokens; None if unknown.
+    evidence: which engine this is and how its capabilities were determined, for the run's metadata.
     """
 
     seeds: Literal["none", "engine", "request"] = "none"
@@ -42,8 +42,8 @@ class Capabilities:
 class Request:
     """One trajectory to sample.
 
-    priority: lower is served first by engines that have a queue of their own. schema: a JSON schema, as text, that the
-    answer has to follow; set only where the backend's capability says so.
+    priority: engines with a queue of their own serve lower values first. schema: a JSON schema, as text, that the
+    answer must follow; set only if `Capabilities.schema` is true.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """A piece of a trajectory in the making: its text, how many tokens it is, and their confidences if asked for."""
+    """A piece of a running trajectory: its text, its number of tokens, and their confidences if requested."""
 
     text: str
     tokens: int
@@ -79,18 +79,18 @@ class Backend(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Names the weights and what else decides the distribution of samples. Valid after `start`."""
+        """Identifies the weights and all else that determines the distribution of samples. Valid after `start`."""
         ...
 
     async def start(self) -> None:
-        """Load or connect. Raises BackendError when that is impossible."""
+        """Load or connect. Raises BackendError if that fails."""
         ...
 
     async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
         """Sample one completion. Cancelling the call aborts it in the engine.
 
-        on_chunk: called as text arrives, and before a cancelled call ends with what came last; without it a backend
-        is free to answer in one piece.
+        on_chunk: called as text arrives and, before a cancelled call ends, with the last text. Without it a backend
+        may answer in one piece.
         Raises TransientError, RequestError or EngineDead.
         """
         ...
@@ -101,20 +101,20 @@ class Backend(Protocol):
 
 
 class Arrivals(Protocol):
-    """Trajectories as they finish (`async for`) and, with `every`, what running ones have so far."""
+    """Trajectories as they finish (`async for`) and, with `every`, running ones with what they have so far."""
 
     def __aiter__(self) -> AsyncIterator[Trajectory]: ...
 
     def abort(self, trajectory: Trajectory) -> None:
-        """Stop a running one: it does not arrive any more, and its tokens count as discarded."""
+        """Stop a running trajectory: it no longer arrives, and its tokens count as discarded."""
         ...
 
 
 class Sampler(Protocol):
     """The only I/O a strategy sees (`sampling.sampler.EpisodeSampler`): trajectories of one (problem, repeat).
 
-    role: who is asked, where a run gives its roles models of their own (`model@roles.judge=...`); any other role, and
-    none, is the run's model. A strategy or part keeps the roles it asks in fields named `role` or `roles`.
+    role: the role to ask, if the run gives it a model of its own (`model@roles.judge=...`); any other role, or None,
+    asks the run's model. A strategy or part keeps the roles it asks in fields named `role` or `roles`.
     """
 
     @property
@@ -127,49 +127,50 @@ class Sampler(Protocol):
     ) -> list[Trajectory]:
         """n trajectories in index order. Asking again for the same prompt continues with fresh indices.
 
-        A trajectory that failed is among them, with `error` set. Each is in the store before it is returned.
-        max_tokens: at most so many each; None as the model is set.
+        Failed trajectories are included, with `error` set. Every trajectory is in the store before it is returned.
+        max_tokens: a limit for each trajectory, besides the model's own; None adds none.
         """
         ...
 
     def stream(
         self, prompt: Prompt, n: int, *, role: str | None = None, every: int | None = None
     ) -> AbstractAsyncContextManager[Arrivals]:
-        """The same n trajectories as they finish; leaving the block aborts the rest: their tokens are discarded.
+        """The same n trajectories as they finish. Leaving the block aborts the rest; their tokens count as discarded.
 
-        every: a running trajectory arrives too (`running=True`, the completion so far) whenever it has about so many
-        more tokens; `abort` stops it.
+        every: a running trajectory also arrives (`running=True`, with its completion so far) after about every `every`
+        tokens; `abort` stops it.
         """
         ...
 
     async def claim(self, weight: float, trajectories: int) -> int:
-        """This episode's share of `trajectories` times the run's episodes, in proportion to its `weight` (0 or more).
+        """Every episode puts `trajectories` into a common pot; this returns the episode's share of it.
 
-        Waits until every episode of the run has claimed or ended, so it is asked once, before the last round. Shares
-        are whole and add up to what the episodes that claim bring in; equal weights get equal shares.
+        The share is proportional to `weight` (0 or more). An episode claims once, before its last round, because the
+        call waits until every episode of the run has claimed or ended. Shares are whole numbers that add up to the pot;
+        equal weights get equal shares, to within one trajectory.
         """
         ...
 
 
 class Strategy(Protocol):
-    """Solves one problem. `needs`, an optional class attribute of a strategy and of its parts, says what each requires:
+    """Solves one problem. A strategy or part may declare what it requires in a class attribute `needs`:
 
-    "logprobs"      of every trajectory
+    "logprobs"      log-probabilities of every trajectory
     "top_logprobs"  the confidence of every token
     "partial"       streaming and aborting
-    "prefill"       continuing a given beginning
+    "prefill"       continuing an assistant turn
     "seeds"         a seed per trajectory
     "priority"      requests served in the order of their priority
     "answers"       a grader that compares answers
 
-    A run that lacks one of them is refused before the first token (`pacore_lab.running.needs`).
+    A run that cannot meet a need is refused before the first token (`pacore_lab.running.needs`).
     """
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution: ...
 
 
 def needs_of(part: object) -> frozenset[str]:
-    """Everything that a strategy and the parts it is made of declare in `needs`."""
+    """Everything that a strategy and its parts declare in `needs`."""
     own = frozenset(getattr(part, "needs", ()))
     if is_dataclass(part):
         own = own.union(*(needs_of(getattr(part, item.name)) for item in fields(part)))
@@ -177,22 +178,22 @@ def needs_of(part: object) -> frozenset[str]:
 
 
 class PromptBuilder(Protocol):
-    """P(x, M): the conversation for the next round. M empty gives the problem unmodified."""
+    """P(x, M): the conversation for the next round. An empty M gives the problem unmodified."""
 
     def __call__(self, problem: Problem, messages: Sequence[Message]) -> Prompt: ...
 
 
 class Order(Protocol):
-    """The order in which a round's trajectories are shown to the next; a permutation, nothing is dropped."""
+    """The order in which the next round is shown a round's trajectories; a permutation that drops none."""
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]: ...
 
 
 class Compaction(Protocol):
-    """M_r = C(Omega_r), equation (2): the trajectories of a round, in order, to messages.
+    """M_r = C(Omega_r), equation (2): turns a round's trajectories, in order, into messages.
 
-    Each message keeps the ids of its trajectories. Failed and empty trajectories give no message. Randomness comes
-    from the trajectories' ids, so that the same round compacts the same way again.
+    Each message keeps the ids of its trajectories. Failed and empty trajectories give no message. Randomness is seeded
+    by the trajectories' ids, so that the same round always compacts the same way.
     """
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]: ...
@@ -200,7 +201,7 @@ class Compaction(Protocol):
 
 @runtime_checkable
 class AskingCompaction(Protocol):
-    """A compaction that a model makes: as `Compaction`, with the problem and a sampler to ask."""
+    """A compaction made by asking a model: as `Compaction`, with the problem and a sampler to ask."""
 
     async def compact(
         self, problem: Problem, trajectories: Sequence[Trajectory], sampler: Sampler
@@ -211,21 +212,22 @@ AnyCompaction: TypeAlias = Compaction | AskingCompaction
 
 
 class Views(Protocol):
-    """Which of the messages each of the next round's trajectories is shown: `width` tuples of them."""
+    """The messages that each trajectory of the next round is shown: `width` tuples of messages."""
 
     def __call__(self, messages: tuple[Message, ...], width: int) -> list[tuple[Message, ...]]: ...
 
 
 class StopRule(Protocol):
-    """Whether enough is known. classes: of the answers so far, in the order in which they came (None for none)."""
+    """Whether the answers so far suffice. classes: the class of each, in arrival order (None for no answer)."""
 
     def __call__(self, classes: Sequence[int | None]) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The next round: `width` trajectories are started; at `quorum` usable ones, or when `stop` says so, the rest is
-    aborted. Without either all are awaited. batch: so many are started at a time, so that nothing has to be aborted.
+    """The next round: start `width` trajectories; at `quorum` usable ones, or when `stop` says so, abort the rest.
+
+    Without either, wait for all. batch: start this many at a time, so that nothing needs to be aborted.
     """
 
     width: int
@@ -235,46 +237,49 @@ class Plan:
 
 
 class Schedule(Protocol):
-    """Plans the next round from the rounds so far, or gives None to stop.
+    """Plans the next round from the rounds so far, or returns None to stop.
 
-    A round's `tokens` hold all that it has cost by then, its compaction included. A schedule has no state: it is asked
-    again before a compaction that asks a model, so that a last round is not summarised for nobody.
-    The answer is the trajectory of a last round of one, and a vote over any other last round.
+    A round's `tokens` are its cost so far, including its compaction once that is done. A schedule has no state: it is
+    also asked before each compaction, so that no model summarises the last round in vain.
+    The answer is the only trajectory of the last round, or a vote if there are several.
     """
 
     def __call__(self, rounds: Sequence[Round]) -> Plan | None: ...
 
 
 class ProblemSet(Protocol):
-    """An optional attribute `origin`, valid after `load`, says what was read: id and commit, or path and digest."""
+    """Loads problems.
+
+    An optional attribute `origin`, valid after `load`, says what was read: id and commit, or path and digest.
+    """
 
     def load(self) -> list[Problem]:
-        """All problems, ids unique. Raises DataError naming file and line."""
+        """All problems, with unique ids. Raises DataError, naming file and line."""
         ...
 
 
 class Grader(Protocol):
-    """Grades blind to the strategy. Equivalence of answers never looks at the ground truth.
+    """Grades without knowing the strategy, and compares answers without looking at the ground truth.
 
-    Two optional class attributes: `comparable = False`, answers have no equivalence (programs, prose), so that there is
-    nothing to vote on; `costly = True`, a grade costs as much as a sample (a judge), so that of each episode only the
-    final answer and the first sample are graded.
+    Two optional class attributes. `comparable = False`: answers cannot be compared (programs, prose), so there is
+    nothing to vote on. `costly = True`: a grade costs as much as a sample (a judge), so only the final answer and the
+    first sample of each episode are graded.
     """
 
     @property
     def version(self) -> str:
-        """Names everything that decides a grade: method, its version, those of the libraries and models it rests on.
+        """Identifies all that determines a grade: the method, its version, and those of its libraries and models.
 
         Valid after `start`.
         """
         ...
 
     async def start(self) -> None:
-        """Get ready, before the first token is sampled. Raises ConfigError or BackendError where it cannot grade."""
+        """Get ready, before the first token is sampled. Raises ConfigError or BackendError if it cannot grade."""
         ...
 
     def extract(self, trajectory: Trajectory) -> str | None:
-        """The compact answer of a trajectory, None where there is none (failed, truncated, no box)."""
+        """A trajectory's compact answer, None if it has none (failed, truncated, no box)."""
         ...
 
     async def classes(self, answers: Sequence[str | None]) -> list[int | None]:
@@ -282,7 +287,7 @@ class Grader(Protocol):
         ...
 
     async def grade(self, problem: Problem, trajectory: Trajectory) -> Grade:
-        """A fault of the grader itself is `score=None` with the reason, never 0."""
+        """Grade one trajectory. A fault of the grader itself gives `score=None` with the reason, never 0."""
         ...
 
     async def close(self) -> None:

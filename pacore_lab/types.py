@@ -12,7 +12,7 @@ WINDOW = 64
 
 
 class ChatMessage(TypedDict):
-    """One turn of a conversation, as chat APIs take it; keys beyond these two travel unchanged."""
+    """One turn of a conversation, as chat APIs take it. Further keys are passed on unchanged."""
 
     role: str
     content: str | list[dict[str, Any]] | None
@@ -20,16 +20,16 @@ class ChatMessage(TypedDict):
 
 
 Prompt: TypeAlias = tuple[ChatMessage, ...]
-"""A whole conversation, ready to be sent."""
+"""A whole conversation, ready to send."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """A conversation to answer (x) and, where one exists, its ground truth.
+    """A conversation to answer (x) and its ground truth, if there is one.
 
-    answer: as text. reference: what else a grader needs (tests, pass criteria); each grader names the keys it reads.
-    A mapping that reads its values when needed carries a `digest` of them, hex digits.
-    With neither the problem runs ungraded. group: its category, subject or difficulty, for tables.
+    answer: the correct answer, as text. reference: anything else a grader needs (tests, pass criteria); each grader
+    names the keys it reads. A mapping that loads its values lazily has a `digest` of them, in hex digits.
+    A problem with neither runs ungraded. group: category, subject or difficulty, for tables.
     """
 
     id: str
@@ -45,9 +45,10 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
-    """How tokens are drawn. `max_tokens=None`: until the model's context is full (the published setting).
+    """How tokens are sampled. `max_tokens=None` samples until the model's context is full (the published setting).
 
-    top_logprobs: of how many likeliest tokens a token's confidence is made (`Completion.confidences`); 0 for none.
+    top_logprobs: how many of the most likely tokens each token's confidence averages over (`Completion.confidences`);
+    0 computes no confidences.
     """
 
     temperature: float = 1.0
@@ -71,11 +72,11 @@ class SamplingParams:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """Which weights, how long a context, and how to sample from them.
+    """Which weights to use, how long their context is, and how to sample from them.
 
-    path: folder or hub id of the weights (in-process engines); `name` is what a server knows the model as.
-    context_length: tokens of prompt and answer together; None takes the checkpoint's own.
-    yarn_factor: RoPE scaling (YaRN, arXiv 2309.00071) over `yarn_original`, attention temperature unmodified.
+    name: the model's name on a server. path: folder or hub id of the weights, for in-process engines.
+    context_length: prompt plus answer, in tokens; None takes the checkpoint's own.
+    yarn_factor: RoPE scaling (YaRN, arXiv 2309.00071) over `yarn_original` tokens; attention temperature is unmodified.
     """
 
     name: str
@@ -93,7 +94,7 @@ class Model:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _ = self.sampling  # refuses bad values under their config keys
+        _ = self.sampling  # raises for bad values, naming their config keys
         if self.context_length is not None and self.context_length < 2:
             raise ValueError(f"model.context_length is {self.context_length}; it must hold a prompt and an answer")
         if self.yarn_factor is not None and (self.yarn_factor < 1 or self.yarn_original is None):
@@ -116,15 +117,15 @@ class Model:
 class Completion:
     """What an engine returned for one request.
 
-    content: the answer as the engine gave it, `<think>` part included unless a reasoning parser split it off.
+    content: the answer as the engine returned it, with its `<think>` part unless a reasoning parser split that off.
     reasoning: the part a reasoning parser split off, else "".
-    finish_reason: "stop", "length", or whatever else the engine said.
-    counted: False where the server gave no token count: its token figures are then lower bounds.
-    max_tokens: the bound after clamping to the context, None where the backend leaves it to the engine.
+    finish_reason: "stop", "length", or whatever else the engine reported.
+    counted: False if the server gave no token counts; the token figures are then lower bounds.
+    max_tokens: the limit after clamping to the context; None if the backend leaves it to the engine.
     mean_logprob, window_logprobs: mean natural log-probability of the chosen tokens under the model's own distribution
-    (before temperature and top-p), over all of them and per window of 64; None unless asked for.
-    confidences: of each token, minus the mean log-probability of the `top_logprobs` likeliest tokens in its place: 0 or
-    more, larger where the model is surer (DeepConf, arXiv 2508.15260, equation 2); None unless asked for.
+    (before temperature and top-p), over all tokens and per window of 64; None unless requested.
+    confidences: for each token, minus the mean log-probability of the `top_logprobs` most likely tokens at its place:
+    0 or more, larger where the model is more confident (DeepConf, arXiv 2508.15260, equation 2); None unless requested.
     """
 
     content: str
@@ -143,13 +144,14 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trajectory:
-    """One sampled w_r^(i): its name in the store, its place among the samples of its prompt, and what came back.
+    """One sampled w_r^(i).
 
-    error: why there is nothing usable ("failed: ..."); its content is then never an answer.
-    arrival: grows in the order in which trajectories reached the store.
-    running: it is still being sampled, and this is what there is of it (`Arrivals`).
-    answer, answer_class: what the grader extracts, and which answers of its round are the same (numbered by first
-    appearance; None for none); set for the parts of a strategy that declare `needs = {"answers"}`.
+    id: its name in the store. index: its place among the samples of its prompt.
+    error: why it is unusable ("failed: ..."); its content then never counts as an answer.
+    arrival: increases in the order in which trajectories reached the store.
+    running: it is still being sampled, and `completion` is what it has so far (`Arrivals`).
+    answer: what the grader extracts, None if nothing. answer_class: equal answers of a round have the same number,
+    counted by first appearance. Both are set for the parts of a strategy that declare `needs = {"answers"}`.
     """
 
     id: str
@@ -185,11 +187,11 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """A finished round: ids of its trajectories in message order, and the messages made of them.
+    """A finished round: the ids of its trajectories in message order, and the messages made from them.
 
     classes: each trajectory's `answer_class`, in draw order.
-    tokens: all that the round has generated. PaCoRe includes aborted trajectories and what the compaction asked.
-    stopped: the round ended by its plan's stop rule.
+    tokens: all tokens generated in the round. PaCoRe includes those of aborted trajectories and of the compaction.
+    stopped: the plan's stop rule ended the round.
     """
 
     trajectories: tuple[str, ...]
@@ -212,10 +214,10 @@ class Round:
 class Solution:
     """What a strategy found.
 
-    answers: the final trajectory; several where a vote ties (the score is then the mean over them, the expectation
-    of a uniform pick); none where no valid answer came out, with `reason` saying why.
-    notes: what went otherwise than planned on the way to them (a judge that could not be read), short constant texts.
-    tokens: test-time compute of the episode, discarded tokens included; set by `pacore_lab.solve`, 0 before.
+    answers: the final trajectory; several if a vote ties (the score is then their mean, the expectation of a uniform
+    pick); empty if there is no valid answer, and `reason` says why.
+    notes: what went wrong on the way (a judge's verdict could not be read), as short constant texts.
+    tokens: test-time compute of the episode, discarded tokens included; 0 until `pacore_lab.solve` sets it.
     """
 
     answers: tuple[Trajectory, ...]
@@ -226,12 +228,12 @@ class Solution:
 
     @property
     def text(self) -> str:
-        """The conclusion of the (first) answer; "" where there is none, and `reason` says why."""
+        """The conclusion of the (first) answer; "" if there is none, and `reason` says why."""
         return self.answers[0].conclusion.strip() if self.answers else ""
 
     @classmethod
     def of(cls, final: Trajectory, rounds: Sequence[Round]) -> Solution:
-        """The usual end: one final trajectory, unless it failed or is empty."""
+        """The usual case: `final` is the answer, unless it failed or is empty."""
         if not final.content:
             reason = final.error or f"empty final response (finish reason {final.completion.finish_reason})"
             return cls(answers=(), rounds=tuple(rounds), reason=reason)
@@ -243,8 +245,8 @@ class Grade:
     """score in [0, 1], or None for "ungraded", with the reason; `answer` is what was extracted from the response.
 
     warnings: why the grade may be wrong ("several boxes ..."), short constant texts, so that they can be counted.
-    details: what a grader found besides (share of tests passed, a judge's verdict and confidence); JSON values.
-    tokens: generated by a judge for this grade; no part of TTC.
+    details: other findings of the grader (share of tests passed, a judge's verdict and confidence); JSON values.
+    tokens: generated by a judge for this grade; not part of test-time compute.
     """
 
     score: float | None
@@ -256,7 +258,7 @@ class Grade:
 
 
 def mean_and_windows(logprobs: Sequence[float]) -> tuple[float | None, tuple[float, ...] | None]:
-    """`Completion.mean_logprob` and `window_logprobs` of the log-probability of each chosen token."""
+    """`Completion.mean_logprob` and `window_logprobs`, from the log-probability of each chosen token."""
     if not logprobs:
         return None, None
     windows = [logprobs[i : i + WINDOW] for i in range(0, len(logprobs), WINDOW)]
@@ -264,12 +266,12 @@ def mean_and_windows(logprobs: Sequence[float]) -> tuple[float | None, tuple[flo
 
 
 def conclusion(content: str) -> str:
-    """The text after the LAST `</think>`; without one, all of it (published client; paper section 2.1)."""
+    """The text after the LAST `</think>`, or all of it if there is none (published client; paper section 2.1)."""
     return content.rpartition("</think>")[2]
 
 
 def text_of(content: str | list[dict[str, Any]] | None) -> str:
-    """The text of a turn; of list-shaped content, its text parts joined by newlines."""
+    """The text of a turn's content; for list-shaped content, its text parts joined by newlines."""
     if content is None or isinstance(content, str):
         return content or ""
     return "\n".join(str(part["text"]) for part in content if part.get("type", "text") == "text" and "text" in part)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 
 def winners(classes: Sequence[int | None], weights: Sequence[float] | None = None) -> list[int]:
-    """Places of the first answer of each class of the largest weight: several where the vote ties, none without votes.
+    """Places of the first answer of each class with the largest weight: several if the vote ties, none without votes.
 
-    classes: of each answer, None for an invalid one, which has no vote. weights: of each answer, 0 or more; None counts
-    heads. Sums that differ by rounding only are ties, so the outcome does not depend on the order of the answers.
+    classes: each answer's class, None if it is invalid and has no vote. weights: each answer's weight, 0 or more; None
+    gives every answer one vote. Sums that differ only by rounding tie, so the order of the answers does not matter.
     Raises ValueError for a weight that is negative or not finite.
     """
     heads = [1.0] * len(classes) if weights is None else weights

@@ -63,7 +63,7 @@ class Nothing(doubles.Scripted):
     capabilities = Capabilities(seeds="request", partial=True, replay=True)
 
     async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
-        raise NeverSampled("never sampled in this bank")
+        raise NeverSampled("never sampled for this store")
 
 
 async def first(dispatch: Dispatcher, k: int, m: int, *, problem: str = "p") -> tuple[list[Trajectory], object]:
@@ -144,8 +144,8 @@ async def test_the_same_policy_on_its_own_store_costs_what_it_did(tmp_path: Path
     assert 40 <= charged.discarded <= spent.discarded  # type: ignore[attr-defined]  # an abort comes late on a busy machine
     assert [each.content for each in whole[:2]] == [each.content for each in live]
     lost = {each.error for each in whole[2:]} - {None}
-    assert lost == {"failed: aborted when it was sampled for this bank"}
-    assert {each.error for each in wider[4:]} == {"failed: never sampled in this bank"}
+    assert lost == {"failed: aborted when it was sampled for this store"}
+    assert {each.error for each in wider[4:]} == {"failed: never sampled for this store"}
     assert account.failed == sum(each.error is not None for each in wider) >= 3  # type: ignore[attr-defined]
 
 
@@ -157,7 +157,7 @@ async def test_a_bank_says_what_it_does_not_hold_and_stays_as_it_is(tmp_path: Pa
         sampler = doubles.episode(dispatch)
         found = await sampler.sample(doubles.user("q"), 3)
         other = await sampler.sample(doubles.user("another prompt"), 1)
-        assert [each.error for each in (*found, *other)] == [None, None, *["failed: never sampled in this bank"] * 2]
+        assert [each.error for each in (*found, *other)] == [None, None, *["failed: never sampled for this store"] * 2]
         rows = await dispatch.store.get([each.id for each in (*found, *other)])
         assert set(rows) == {each.id for each in found[:2]}
 

@@ -88,7 +88,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
         ([first, elsewhere], {}, "no problem in common"),
         ([first, tmp_path / "e"], {}, "holds no run of this lab"),
         ([first, old], {}, "older version"),
-        ([first], {"baseline": "vote"}, "'vote' is no method of these runs, which have: single sample"),
+        ([first], {"baseline": "vote"}, "'vote' is not a method of these runs, which have: single sample"),
         ([first], {"grades": "MathGrader-1"}, "has no grades 'MathGrader-1'; it has: none"),
     ]:
         with pytest.raises(ConfigError, match=message):

@@ -64,7 +64,7 @@ def test_a_need_nobody_knows_is_a_mistake() -> None:
     """A misspelt need would otherwise never be checked."""
     part = Modest()
     object.__setattr__(part, "needs", {"logprob"})
-    with pytest.raises(ConfigError, match=r"'logprob', which is no capability; these are: logprobs"):
+    with pytest.raises(ConfigError, match=r"'logprob', which is not a capability; these are: logprobs"):
         refuse_unsupported(part, MODEL, ABLE)
 
 

@@ -122,7 +122,7 @@ def test_what_was_never_sampled_is_said_and_not_graded(policy: str, failed: int,
     words = [*policy.split(), f"backend.run={bank / 'bank'}", f"store={bank / 'bank.sqlite'}"]
     said = invoke("backend=replay", *SET[1:], *PROBLEMS, *words, f"out={tmp_path / 'o'}", "grader.cache=null")
     assert said.code != 0  # nothing of it could be replayed
-    assert "never sampled in this bank" in said.err
+    assert "never sampled for this store" in said.err
     lines = results_of(tmp_path / "o").values()
     assert {(line["grade"]["score"], line["tokens"]["sampled"]) for line in lines} == {(None, 0)}
     assert {line["tokens"]["failed"] for line in lines} == {failed}
@@ -135,12 +135,12 @@ def test_what_was_never_sampled_is_said_and_not_graded(policy: str, failed: int,
 def test_what_was_never_sampled_is_counted(bank: Path) -> None:
     found = sweep(bank / "bank", ["strategy=majority_vote strategy.k=8,9"], store=bank / "bank.sqlite")
     assert [method.graded for method in found.methods] == [8, 0]
-    assert found.remarks == ["majority_vote k=9: 8 of 8 episodes needed what was never sampled: no grade"]
+    assert found.remarks == ["majority_vote k=9: 8 of 8 episodes needed trajectories never sampled: no grade"]
     assert found.differences == []
     stops = "strategy=adaptive_consistency strategy.most=40 strategy.rule.threshold=0.8"  # some stop within eight
     found = sweep(bank / "bank", [stops], store=bank / "bank.sqlite")
     assert 0 < found.methods[0].graded < 8
-    assert found.remarks[0].endswith("no grade; the others are no fair sample")
+    assert found.remarks[0].endswith("no grade; the others are not a fair sample")
 
 
 def test_a_bank_of_a_smaller_pool_is_said_in_one_line(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ async def test_another_model_than_the_banks_is_refused(
     changes: dict[str, Any], differing: list[str], bank: Path
 ) -> None:
     """Its draws were reported as those of a model that never sampled them."""
-    with pytest.raises(ConfigError, match="is a bank of another model") as said:
+    with pytest.raises(ConfigError, match="is a run of another model") as said:
         await replayed(bank / "bank", **changes)
     assert sorted(re.findall(r"model\.(\w+) is", str(said.value))) == differing
 
@@ -244,7 +244,7 @@ def test_a_roles_bank_is_that_of_its_model(tmp_path: Path) -> None:
     files = [f"out={tmp_path / 'o'}", f"store={tmp_path / 'bank.sqlite'}", f"backend.run={tmp_path / 'bank'}"]
     said = invoke("backend=replay", *SET[1:], *PROBLEMS, *words[:2], "model@roles.judge=control_tiny", *files)
     assert said.code == 2
-    assert "is a bank of another model: model.name is 'control-tiny'" in said.err
+    assert "is a run of another model: model.name is 'control-tiny'" in said.err
     assert not (tmp_path / "o").exists()
 
 

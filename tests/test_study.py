@@ -35,7 +35,7 @@ def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(tmp_path: Path) ->
     said = invoke(*arguments(tmp_path, *words, f"budget={spent // 2}"))
     assert said.code != 0
     assert f"budget={spent // 2} tokens are spent" in said.err
-    assert said.err.rstrip().endswith("the same command with a larger budget= goes on")
+    assert said.err.rstrip().endswith("the same command with a larger budget= resumes")
     done = results_of(tmp_path / "o")
     assert 0 < len(done) < 10
     assert "pacore_low" in said.out  # the table of what is done

@@ -93,13 +93,16 @@ TYPED = [
     (f"{ROLE} strategy.role=null model@roles.judge=rlvr_tiny", "strategy.role is None; give a name"),
     (f"{ROLE} +roles.judge=null", "roles.judge is None; give it a model: model@roles.judge=OPTION"),
     (f"{ROLE} +roles.judge=abc", "roles.judge is 'abc'; give it a model"),
-    (f"{ROLE} +roles.judge.model=rlvr_tiny", "roles.judge.model is no model yet; name one first: model@roles.judge="),
-    (f"{ROLE} +roles.judge.model.temperature=0.5", "roles.judge.model is no model yet"),
+    (
+        f"{ROLE} +roles.judge.model=rlvr_tiny",
+        "roles.judge.model is not a model yet; name one first: model@roles.judge=",
+    ),
+    (f"{ROLE} +roles.judge.model.temperature=0.5", "roles.judge.model is not a model yet"),
     (
         f"{ROLE} +roles.judge.backend=null",
-        "roles.judge.backend is no backend yet; name one first: backend@roles.judge=",
+        "roles.judge.backend is not a backend yet; name one first: backend@roles.judge=",
     ),
-    (f"{ROLE} roles.judge.model.temperature=0.3", "a role has those of its options: model@roles.judge=OPTION"),
+    (f"{ROLE} roles.judge.model.temperature=0.3", "a role has the keys of its options: model@roles.judge=OPTION"),
     (f"{ROLE} model@roles.judge=rlvr_tiny roles.judge.model.temperature=-1", "roles.judge: model.temperature is -1"),
     (
         f"{ROLE} backend@roles.judge=openai roles.judge.backend.base_url=nonsense",

@@ -1,1 +1,1 @@
-"""The commands: `python -m pacore_lab NAME`, each in the module of that name."""
+"""The commands `python -m pacore_lab NAME`, each in the module of that name."""

@@ -1,7 +1,7 @@
 """Compare finished runs, paired by problem and draw: `python -m pacore_lab compare OUT1 OUT2 ...`.
 
-Prints the methods (each run's strategy and the baselines read off its first rounds), and each method's difference to
-one of them. Writes methods.csv, differences.csv and, against tokens, critical path and wall-clock, a plot each.
+Prints the methods (each run's strategy and the baselines computed from its first rounds), and each method's difference
+from one of them. Writes methods.csv, differences.csv, and one plot each against tokens, critical path and wall-clock.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pacore_lab.showing.text import safe
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Compared:
-    """Methods in the order of the runs, their differences to the baseline, and the first run's votes at every k."""
+    """Methods in the order of the runs, their differences from the baseline, and the widest first rounds' votes."""
 
     methods: list[Method]
     rows: list[Row]
@@ -50,7 +50,7 @@ def compare(
 ) -> Compared:
     """Read runs and compare their methods with `baseline`, by default the first run's strategy.
 
-    grades: name of a regrading, a file of each run's grades/ folder. margin: see `Difference.verdict`; None for no
+    grades: name of a regrading, a file in each run's grades/ folder. margin: see `Difference.verdict`; None for no
     verdicts. Raises ConfigError.
     """
     runs = [read_run(out, "problems") for out in outs]
@@ -61,7 +61,7 @@ def compare(
     if baseline is not None:
         known = {method.name: method for method in methods}
         if baseline not in known:
-            raise ConfigError(f"--baseline {baseline!r} is no method of these runs, which have: {', '.join(known)}")
+            raise ConfigError(f"--baseline {baseline!r} is not a method of these runs, which have: {', '.join(known)}")
         ours = known[baseline]
     ungraded = [method.name for method in methods if not method.graded]
     if ungraded:
@@ -83,13 +83,13 @@ def compare(
 
 
 def _names(outs: Sequence[Path], strategies: Sequence[str]) -> list[str]:
-    """A run is called by its strategy, and by its folder too where that is not enough."""
+    """Names each run after its strategy, and after its folder too if that is ambiguous."""
     twice = {name for name in strategies if strategies.count(name) > 1}
     return [f"{name} ({out.name})" if name in twice else name for out, name in zip(outs, strategies, strict=True)]
 
 
 def _distinct(runs: Sequence[Sequence[Method]]) -> list[Method]:
-    """The single-sample baseline once, of the run with the widest first rounds; votes of the same draws once."""
+    """Keeps one single-sample baseline, of the run with the widest first rounds, and votes of the same draws once."""
     widest = max(runs, key=lambda run: max(method.k or 0 for method in run))
     singles = {method.name for run in runs for method in run[:-1] if method.k == 1} - {run[-1].name for run in runs}
     methods: list[Method] = []
@@ -108,7 +108,7 @@ def _distinct(runs: Sequence[Sequence[Method]]) -> list[Method]:
 
 
 def _votes(runs: Sequence[Iterable[dict[str, Any]]]) -> Curve | None:
-    """maj@k of the widest first rounds, k in powers of two; None where all are too narrow for a curve."""
+    """maj@k in the widest first rounds, for k in powers of two; None if all are too narrow for a curve."""
     pools = [found for found in map(analysis.pools_of, runs) if len(found.problems)]
     widest = max(pools, key=lambda found: int(found.sizes.min()), default=None)
     if widest is None or not np.isfinite(widest.scores).any() or not (widest.classes >= 0).any():
@@ -118,7 +118,7 @@ def _votes(runs: Sequence[Iterable[dict[str, Any]]]) -> Curve | None:
 
 
 def _reached(methods: Sequence[Method], strategies: set[str], votes: Curve | None) -> list[str]:
-    """What a vote would have to spend for each strategy's accuracy."""
+    """What a vote would have to spend to reach each strategy's accuracy."""
     said = []
     for method in methods:
         accuracy, spent = analysis.row_of(method).accuracy, method.mean("ttc")
@@ -138,7 +138,7 @@ def _reached(methods: Sequence[Method], strategies: set[str], votes: Curve | Non
 def _remarks(
     outs: Sequence[Path], runs: Sequence[tuple[dict[str, Any], dict[str, Any]]], grades: str | None
 ) -> list[str]:
-    """What makes the comparison less than one of strategies on common draws."""
+    """Reasons why the runs differ in more than their strategies."""
     said = []
     first, versions = runs[0]
     for out, (settings, other) in zip(outs[1:], runs[1:], strict=True):
@@ -151,12 +151,12 @@ def _remarks(
                 f"{out} was graded by {other['grader']}, {outs[0]} by {versions['grader']}: regrade one of them"
             )
         if settings["problems"] != first["problems"]:
-            said.append(f"{out} has other problem settings than {outs[0]}: only problems of both are paired")
+            said.append(f"{out} has other problem settings than {outs[0]}: only problems in both are paired")
     return said
 
 
 def _plans(methods: Sequence[Method], baseline: Method) -> list[str]:
-    """What this design can see of each difference, and what it would take to see one point."""
+    """The smallest difference that this design can detect, and what it would take to detect one point."""
     said = []
     for method in methods:
         if method is baseline:
@@ -169,7 +169,7 @@ def _plans(methods: Sequence[Method], baseline: Method) -> list[str]:
             continue
         options = [f"{d.problems:,} × {d.repeats:g}" for d in designs if d.problems is not None]
         said.append(
-            f"{method.name} − {baseline.name}: this design sees {points(seen, '')} points with a chance of 80 %; "
+            f"{method.name} − {baseline.name}: this design detects {points(seen, '')} points with 80 % power; "
             f"1 point would take {' or '.join(options) or 'more than any number of'} problems × repeats"
         )
     return said
@@ -191,7 +191,7 @@ def print_compared(found: Compared, console: Console | None = None) -> None:
         table.add_row(*(Text(safe(cell)) for cell in (each.method, interval, *tests, ratio, *verdict)))
     console.print(Text(f"minus {safe(found.baseline.name)}, on the same problems and repeats:"))
     console.print(table)
-    console.print(Text("p: sign flips over problems; adjusted: false discoveries over this table", style="dim"))
+    console.print(Text("p: sign flips over problems; adjusted: false discovery rate over this table", style="dim"))
     console.print()
     for sentence in (*missing(found.rows), *found.remarks):
         console.print(Text(safe(sentence)), soft_wrap=True)
@@ -249,7 +249,7 @@ def _p(value: float | None) -> str:
 
 def add_margin(parser: argparse.ArgumentParser) -> None:
     """--margin POINTS, read as a share of 1."""
-    said = "say of each difference whether it is equal, not worse, better or worse to within so many points"
+    said = "say whether each difference is equal, not worse, better or worse, to within this many points"
     parser.add_argument("--margin", type=_margin, metavar="POINTS", help=said)
 
 
@@ -266,8 +266,8 @@ def _margin(text: str) -> float:
 @one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pacore_lab compare", description=__doc__)
-    parser.add_argument("out", nargs="+", type=Path, help="folders of runs; one alone is compared with its baselines")
-    parser.add_argument("--baseline", help="name of the method that all are compared with; default: the first run's")
+    parser.add_argument("out", nargs="+", type=Path, help="folders of runs; one run is compared with its baselines")
+    parser.add_argument("--baseline", help="name of the method to compare all others with; default: the first run's")
     parser.add_argument("--grades", help="name of a regrading (see regrade) to use instead of the runs' own")
     parser.add_argument("--to", type=Path, default=Path("outputs/compare"), help="folder for CSV files and plots")
     add_margin(parser)

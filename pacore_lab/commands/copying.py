@@ -1,9 +1,9 @@
 """Which messages a synthesis agrees with: `python -m pacore_lab copying OUT [OUT ...] --to FILE.png`.
 
-For every synthesis of a run, that is a trajectory that was shown messages: whether its answer is that of message
-1, 2, ... in the order shown, against the rate that would be seen if the place of a message did not matter; and whether
-it is the answer of most messages, of fewer, or new, and how often it is then right. Answers are compared by the run's
-grader. Prints tables and writes a plot.
+A synthesis is a trajectory that was shown messages. For all syntheses of a run, this measures how often the answer is
+that of message 1, 2, ... in the order shown, against the rate to expect if a message's place did not matter; and how
+often it is the answer of most messages, of fewer, or new, and how often it is then right. The run's grader compares the
+answers. Prints tables and writes a plot.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ from pacore_lab.showing.terminal import columns, count_of, points
 from pacore_lab.showing.text import safe
 
 MOST = 6
-"""Numbers of messages that are told apart, the most frequent ones: |M| varies by a few where responses are empty."""
+"""Values of |M| that are tabulated, the most frequent ones: |M| varies a little where responses are empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Copied:
-    """What there is to say of a run. by_index: positions by number of messages shown, from two on, ascending.
+    """The findings for one run. by_index: positions for each number of messages shown, from two on, ascending.
 
-    by_quarter: of all syntheses with four messages or more, where their number varies, else empty.
+    by_quarter: positions for all syntheses with four messages or more, if their number varies; else empty.
+    left_out: syntheses whose number of messages is not in `by_index`.
     """
 
     syntheses: int
@@ -74,9 +75,9 @@ def copied(found: Sequence[Synthesis]) -> Copied:
 
 
 async def read(out: Path, grader_words: Sequence[str] = ()) -> list[Synthesis]:
-    """The syntheses of a run's folder. grader_words: as `pacore_lab.commands.regrade` takes them.
+    """The syntheses of a run's folder. grader_words: as for `pacore_lab.commands.regrade`.
 
-    Raises ConfigError for a folder without a run, without syntheses, and for answers that cannot be compared.
+    Raises ConfigError for a folder without a run or without syntheses, and for answers that cannot be compared.
     """
     settings, versions = read_run(out, "problems", "grader")
     grader, _, _ = regrading(settings, grader_words)
@@ -120,19 +121,19 @@ def print_copied(runs: Mapping[str, Copied], console: Console | None = None) -> 
     if places.row_count:
         console.print(places)
     said = [
-        "lead: how much more often the answer is that of this message than of any message of its list, in points; one "
-        "in twenty of such intervals misses",
-        "strategy/order=published gives a place always to the same rank of length: a lead may be the length's, and "
-        "strategy/order=shuffle tells them apart",
+        "lead: how much more often the answer is that of this message than of an average message of its list, in "
+        "points; one in twenty such intervals misses",
+        "strategy/order=published gives each place to the same rank by length: a lead may be due to length, and "
+        "strategy/order=shuffle tells the two apart",
     ]
-    said += [f"{name}: {run.left_out} were shown still other numbers of messages" for name, run in runs.items()
+    said += [f"{name}: {run.left_out} were shown other numbers of messages" for name, run in runs.items()
              if run.left_out]  # fmt: skip
     for sentence in said if places.row_count else ():
         console.print(Text(safe(sentence), style="dim"), soft_wrap=True)
 
 
 def draw(runs: Mapping[str, Copied]) -> Any:
-    """Shares and accuracies by kind of answer; leads by place, a panel for each number of messages."""
+    """Shares and accuracies by kind of answer; leads by place, one panel per number of messages."""
     graded = any(each.score for run in runs.values() for each in run.kinds)
     counts = sorted({count for run in runs.values() for count in run.by_index})
     lists = [(f"By place, of {count} messages", {name: run.by_index.get(count, ()) for name, run in runs.items()})
@@ -175,7 +176,7 @@ def _percent(value: Estimate | None) -> str:
 
 
 def names_of(outs: Sequence[Path]) -> list[str]:
-    """A run is called by its folder, by the whole path where that is not enough. Raises ConfigError for one twice."""
+    """Names each run after its folder, or its path if that is ambiguous. Raises ConfigError for a run named twice."""
     if len({out.resolve() for out in outs}) < len(outs):
         raise ConfigError("a run is named twice; name each folder once")
     short = [out.resolve().name for out in outs]
@@ -190,7 +191,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", nargs="+", type=Path, help="folders of runs")
-    parser.add_argument("--grader", metavar="OPTION", help="what reads and compares answers; default: the run's own")
+    parser.add_argument("--grader", metavar="OPTION", help="reads and compares the answers; default: the run's own")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="where the plot goes: .png or .svg")
     given = parser.parse_args()
     panels.require_kind(given.to)

@@ -1,9 +1,9 @@
 """Grade a finished run again, without sampling: `python -m pacore_lab regrade OUT [grader=OPTION] [grader.key=value]`.
 
-The texts in OUT/results.jsonl stay as they are. The new grades go to OUT/grades/NAME.jsonl, NAME being the grader and a
-digest of its settings and version; beside them NAME.json says what graded, and NAME.disagreements.jsonl lists every
-episode and every first-round sample whose score changed. `python -m pacore_lab compare --grades NAME` reads them. What
-a strategy decided by its own grader (a vote's winner) stays decided; the free baselines are voted on anew.
+The texts in OUT/results.jsonl stay as they are. The new grades go to OUT/grades/NAME.jsonl; NAME is the grader and a
+digest of its settings and version. Beside them NAME.json describes the grader, and NAME.disagreements.jsonl lists every
+episode and every first-round sample whose score changed. `python -m pacore_lab compare --grades NAME` reads them. A
+strategy's decisions by its own grader (a vote's winner) stay as they were; the free baselines vote again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pacore_lab.types import Problem
 IN_FLIGHT = 64
 """Episodes graded at once."""
 SHOWN = 20
-"""Disagreements printed; the file has all."""
+"""Disagreements printed; the file has all of them."""
 
 
 async def regrade(out: Path, grader: Grader, problems: ProblemSet, settings: Mapping[str, Any]) -> Path:
@@ -74,7 +74,7 @@ async def regrade(out: Path, grader: Grader, problems: ProblemSet, settings: Map
     listed.write_text("".join(json.dumps(each) + "\n" for each in disagreements), encoding="utf-8")
     _print(out, versions["strategy"], file, disagreements)
     if "grader" in run["strategy"]:
-        print("what the strategy decided by the run's own grader stays decided; run it anew to let it decide again")
+        print("the strategy's decisions by the run's own grader stay as they were; run it again to let it decide anew")
     return file
 
 
@@ -85,13 +85,13 @@ def _finished(out: Path) -> Iterator[dict[str, Any]]:
 async def _graded(
     out: Path, asked: Mapping[str, Problem], grader: Grader
 ) -> AsyncIterator[tuple[Mapping[str, Any], dict[str, Any]]]:
-    """In the order of the lines, some at once."""
+    """Each line with its new grades, in file order; `IN_FLIGHT` are graded at once."""
     waiting: deque[tuple[Mapping[str, Any], asyncio.Task[dict[str, Any]]]] = deque()
     try:
         for line in _finished(out):
             problem = asked.get(line["request_id"])
             if problem is None or digest(problem.messages) != digest(line["problem"]):
-                raise DataError(f"{out}: the run's problems no longer hold {line['request_id']!r} as it was asked")
+                raise DataError(f"{out}: the run's problems no longer hold {line['request_id']!r} as the run asked it")
             waiting.append((line, asyncio.create_task(_grade(problem, line, grader))))
             if len(waiting) >= IN_FLIGHT:
                 first, task = waiting.popleft()

@@ -4,9 +4,9 @@
     python -m swebench.harness.run_evaluation --dataset_name princeton-nlp/SWE-bench_Verified \\
         --predictions_path predictions.jsonl --run_id NAME
 
-The run's problem ids are instance ids. A patch is the last ```diff (or ```patch) block of the conclusion, or else what
-follows the last bare "diff --git". The harness takes one prediction per instance: one file per repeat (--repeat).
-An answer without a patch is exported as an empty one, which the harness counts by itself; stderr says how many.
+The run's problem ids are instance ids. A patch is the last ```diff (or ```patch) block of the conclusion, or else the
+text from the first bare "diff --git" on. The harness takes one prediction per instance: one file per repeat (--repeat).
+An answer without a patch is exported as an empty patch, which the harness counts apart; stderr says how many.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _BARE = re.compile(r"^diff --git a/", re.MULTILINE)
 
 
 def patch_of(response: str) -> str:
-    """The patch of a response, ending in a newline as `git apply` wants it; "" where there is none."""
+    """The patch of a response, ending in a newline as `git apply` wants it; "" if there is none."""
     text = conclusion(response)
-    if text.count("\n") == text.count("\r\n"):  # else a patch of a file with such line ends, which it has to keep
+    if text.count("\n") == text.count("\r\n"):  # else the file itself has such line ends, to be kept
         text = text.replace("\r\n", "\n")
     if blocks := _FENCED.findall(text):
         patch = blocks[-1][1]
@@ -41,7 +41,7 @@ def patch_of(response: str) -> str:
 
 
 def predictions(folder: Path, repeat: int = 0, name: str | None = None) -> list[dict[str, str]]:
-    """A prediction per problem of one repeat, with the harness's keys.
+    """One prediction per problem of one repeat, with the harness's keys.
 
     name: model_name_or_path; None takes strategy and model from the folder's settings. Raises DataError: one line.
     """
@@ -74,13 +74,13 @@ def _name(folder: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[Any]:
-    """A line that was cut by a kill is the last one, and left out."""
+    """The lines of a file, without a last one that a kill cut short. Raises DataError."""
     cut = 0
     try:
         with path.open(encoding="utf-8") as file:
             for number, text in enumerate(file, start=1):
                 if cut:
-                    raise DataError(f"{path}:{cut}: not JSON; it is no run's results.jsonl")
+                    raise DataError(f"{path}:{cut}: not JSON; it is not a run's results.jsonl")
                 try:
                     yield json.loads(text)
                 except ValueError:

@@ -1,10 +1,11 @@
-"""Many policies on one bank, without sampling: `python -m pacore_lab sweep OUT POLICY... [--store FILE] [--to CSV]`.
+"""Replay policies from a store: `python -m pacore_lab sweep OUT POLICY... [--store FILE] [--to FOLDER]`.
 
-OUT is the folder of the run that filled the bank, for instance `strategy=majority_vote strategy.k=64 pool=64`. A policy
-is what stands on run.py's command line, in one argument: `"strategy=adaptive_consistency strategy.rule.threshold=0.9"`.
-Comma-separated values make several: `"strategy=majority_vote strategy.k=1,2,4,8"`. Arrivals keep their order and
-lengths, tokens are charged as if live (`sampling.arrivals.Replayed`). Votes and stop rules are exact; an episode that
-needs something that was never sampled is not graded, and counted.
+OUT is the folder of the run that filled the store, for instance `strategy=majority_vote strategy.k=64 pool=64`. A
+policy is written as on run.py's command line, in one argument:
+`"strategy=adaptive_consistency strategy.rule.threshold=0.9"`. Comma-separated values give several policies:
+`"strategy=majority_vote strategy.k=1,2,4,8"`. Arrivals keep their order and lengths, and tokens are charged as if live
+(`sampling.arrivals.Replayed`). Votes and stop rules are exact; an episode that needs a trajectory that was never
+sampled is counted, but not graded.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ from pacore_lab.sampling.store import Store
 from pacore_lab.types import Model, Problem
 
 Policy: TypeAlias = tuple[str, Strategy]
-"""A name and what it does."""
+"""A name and the strategy it names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A bank with everything that decides what a policy does on it. pool, repeats: as in a run."""
+    """A store with everything that determines how a policy replays from it. pool, repeats: as in a run."""
 
-    bank: LoadedStore
+    store: LoadedStore
     backend: ReplayBackend
     model: Model
     problems: Sequence[Problem]
@@ -57,11 +58,11 @@ class Bench:
     pool: int | None
 
     async def replay(self, name: str, strategy: Strategy) -> tuple[Method, int]:
-        """Its scores and tokens, and how many episodes needed more than there is. Raises Unsupported."""
+        """A policy's scores and tokens, and how many episodes the store could not serve. Raises Unsupported."""
         refuse_unsupported(strategy, self.model, self.backend.capabilities)
         dispatcher = Dispatcher(
             backend=self.backend,
-            store=cast(Store, self.bank),  # of which a backend that samples nothing only reads
+            store=cast(Store, self.store),  # only read: the backend samples nothing
             params=self.model.sampling,
             concurrency=1,
         )
@@ -108,10 +109,10 @@ def sweep(
     margin: float | None = None,
     shown: Callable[[Sequence[Policy]], Iterable[Policy]] = iter,
 ) -> Compared:
-    """Every policy that `words` spell, on the bank of the run in `out`, paired with the first of them.
+    """Replays every policy that `words` spell from the store of the run in `out`, paired with the first of them.
 
-    repeats: of each policy; None for those of the run. margin: as in `compare`. shown: passes the policies on, and
-    shows progress. Raises LabError.
+    repeats: for each policy; None takes the run's. margin: as in `compare`. shown: passes the policies on and shows
+    progress. Raises LabError.
     """
     settings, versions = read_run(out, "model", "problems", "grader", "seed", "repeats", "limit", "pool")
     model, problems, grader = parts_of(settings)
@@ -121,7 +122,7 @@ def sweep(
         raise ConfigError("a policy is named twice; name each once")
     backend = ReplayBackend(versions["backend"])
     bench = Bench(
-        bank=LoadedStore(store, backend.fingerprint),
+        store=LoadedStore(store, backend.fingerprint),
         backend=backend,
         model=model,
         problems=problems.load()[: settings["limit"]],
@@ -140,8 +141,8 @@ def sweep(
         differences=analysis.table(graded, methods[0]),
         votes=None,
         remarks=[
-            f"{method.name}: {lacking} of {method.scores.size} episodes needed what was never sampled: no grade"
-            + ("; the others are no fair sample" if lacking < method.scores.size else "")
+            f"{method.name}: {lacking} of {method.scores.size} episodes needed trajectories never sampled: no grade"
+            + ("; the others are not a fair sample" if lacking < method.scores.size else "")
             for method, lacking in replayed
             if lacking
         ],
@@ -160,10 +161,10 @@ async def _replay(bench: Bench, policies: Iterable[Policy]) -> list[tuple[Method
 @one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pacore_lab sweep", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder of the run that filled the bank")
+    parser.add_argument("out", type=Path, help="folder of the run that filled the store")
     parser.add_argument("policy", nargs="+", help="strategy=... and what follows it, in one argument")
     parser.add_argument("--store", type=Path, default=Path("outputs/store.sqlite"), help="store that the run filled")
-    parser.add_argument("--repeats", type=int, help="of each policy; default: the run's")
+    parser.add_argument("--repeats", type=int, help="repeats of each policy; default: the run's")
     parser.add_argument("--to", type=Path, default=Path("outputs/sweep"), help="folder for CSV files and plots")
     add_margin(parser)
     given = parser.parse_args()

@@ -24,7 +24,7 @@ PARTS = ("strategy", "backend", "model", "problems", "grader")
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """How a configuration was put together. names: the option chosen of each group. overrides: words, as typed."""
+    """How a configuration was composed. names: the option chosen in each group. overrides: the words as typed."""
 
     names: dict[str, str]
     overrides: list[str]
@@ -33,11 +33,11 @@ class Choices:
 def build(config: DictConfig, choices: Choices | None = None, parts: Mapping[str, Any] | None = None) -> Run:
     """Instantiate everything (cheap: heavy objects are built later). Raises ConfigError naming the key.
 
-    choices: None takes those of the running command. parts: objects that stand in for what `config` describes.
+    choices: None takes those of the running command. parts: objects to use in place of those that `config` describes.
     """
     choices = choices or _choices()
     for key in sorted(set(KEYS) ^ {str(key) for key in config}):
-        raise ConfigError(spelling.unknown_key(key) if key in config else f"{key} was taken away; leave out ~{key}")
+        raise ConfigError(spelling.unknown_key(key) if key in config else f"{key} was removed; leave out ~{key}")
     _complete_roles(config)
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ConfigError(f"{missing[0]} is not set; give it on the command line: {missing[0]}=VALUE")
@@ -46,7 +46,7 @@ def build(config: DictConfig, choices: Choices | None = None, parts: Mapping[str
     if not settings["roles"]:
         del settings["roles"]
     distinct = digest(settings)[:8]
-    # Of the backend, a resumption has to match the kind only: what else decides the samples is in its fingerprint.
+    # A resumption must only match the kind of backend: its fingerprint covers all else that determines the samples.
     settings["backend"] = settings["backend"]["_target_"]
     for name, role in settings["roles"].items() if "roles" in settings else ():
         settings["roles"][name] = {**role, "backend": role["backend"]["_target_"]}
@@ -75,7 +75,7 @@ def build(config: DictConfig, choices: Choices | None = None, parts: Mapping[str
 
 
 def _complete_roles(config: DictConfig) -> None:
-    """A role that names no model has the run's, one that names no backend has one like the run's, for its model."""
+    """A role without a model gets the run's; one without a backend gets one like the run's, for its model."""
     OmegaConf.set_struct(config.roles, False)
     for name, role in config.roles.items():
         if not OmegaConf.is_dict(role):
@@ -86,11 +86,11 @@ def _complete_roles(config: DictConfig) -> None:
             if key not in role:
                 role[key] = config[key]  # with its interpolations, which are relative to the role from here on
             elif not OmegaConf.is_dict(role[key]) or "_target_" not in role[key]:
-                raise ConfigError(f"roles.{name}.{key} is no {key} yet; name one first: {key}@roles.{name}=OPTION")
+                raise ConfigError(f"roles.{name}.{key} is not a {key} yet; name one first: {key}@roles.{name}=OPTION")
 
 
 def _role(name: str, config: DictConfig) -> Role:
-    """Its parts complain about `model.KEY` and `backend.KEY`, and do not know whose they are."""
+    """Instantiate a role, with its name in front of its parts' errors, which say only `model.KEY` or `backend.KEY`."""
     with within(f"roles.{name}"):
         try:
             return Role(**instantiate(config, _convert_="all"))

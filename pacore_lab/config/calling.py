@@ -25,8 +25,8 @@ def run(*words: str, **values: Any) -> Path:
     """Compose a run as the command line does, run it, and return its folder; the same call resumes.
 
     words: as on the command line, "strategy=pacore_high" or "problems.n=20".
-    values: the same as arguments, `repeats=4`. A strategy, backend, model, problem set or grader may be an object:
-    `run("problems=search", strategy=PaCoRe([8, 2]))`.
+    values: the same as keyword arguments, `repeats=4`. A strategy, backend, model, problem set or grader may be an
+    object: `run("problems=search", strategy=PaCoRe([8, 2]))`.
     Works in a notebook, whose event loop is running already. Raises LabError with one line.
     """
     return finished(execute(composed(*words, **values)))
@@ -56,7 +56,7 @@ def _compose(words: Sequence[str]) -> tuple[DictConfig, Choices]:
 
 
 def _value(key: str, value: Any) -> str:
-    """As the command line spells it. Raises ConfigError for a value that it cannot."""
+    """A value as the command line spells it. Raises ConfigError for a value that it cannot spell."""
     if value is None:
         return "null"
     if isinstance(value, (list, tuple)):

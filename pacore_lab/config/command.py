@@ -1,4 +1,4 @@
-"""Hydra on the command line: its main, and users' mistakes as one line."""
+"""Hydra on the command line: its main, and one line for a user's mistake."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ P = ParamSpec("P")
 
 
 def one_line_errors(function: Callable[P, None]) -> Callable[P, None]:
-    """Users' mistakes end in one line on stderr and exit code 2; an interrupt in 130. Anything else is a bug: it shows.
+    """A user's mistake ends in one line on stderr and exit code 2, an interrupt in exit code 130.
 
-    Hydra would print its own errors over several lines, so it is told to raise them.
+    Anything else is a bug and shows its traceback. HYDRA_FULL_ERROR makes Hydra raise its errors, which it would
+    otherwise print over several lines.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
@@ -50,11 +51,11 @@ def _interrupted() -> NoReturn:
 
 
 def launch(main: Callable[[], None]) -> None:
-    """Run Hydra's main on the command line, read with two liberties.
+    """Run Hydra's main on the command line, with three liberties.
 
-    `strategy/schedule=[8,2]` is short for the schedule's widths, a mapping may bring keys of its own
-    (`backend.extra_body={top_k: 20}`), for which Hydra wants `++`, and `model@roles.judge=NAME` (or `backend@...`)
-    gives a role its model.
+    `strategy/schedule=[8,2]` is short for the schedule's widths. A mapping may bring keys of its own
+    (`backend.extra_body={top_k: 20}`), for which Hydra wants `++`. `model@roles.judge=NAME` (or `backend@...`) gives a
+    role its model (or backend).
     """
     sys.argv[1:] = spelt(sys.argv[1:])
     one_line_errors(main)()

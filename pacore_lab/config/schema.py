@@ -42,7 +42,7 @@ KEYS = [field.name for field in fields(Config)]
 
 
 class Extensions(SearchPathPlugin):
-    """Installed packages add their `conf/` folder by an entry point of the group `pacore_lab` (CONTRIBUTING.md)."""
+    """Installed packages add their `conf/` folder by an entry point in the group `pacore_lab` (CONTRIBUTING.md)."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for point in entry_points(group="pacore_lab"):

@@ -1,4 +1,4 @@
-"""The words of the command line: how a table repeats them, how a policy's are told apart, what a wrong key is told."""
+"""The words of the command line: repeating them in a table, splitting a policy into them, explaining a wrong one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pacore_lab.errors import ConfigError, LabError
 
 
 def changes(overrides: Sequence[str]) -> list[str]:
-    """What the command line changes of a strategy and its roles, as it was typed."""
+    """The command line's changes to a strategy and its roles, as typed."""
     found = []
     for text in (override.lstrip("+") for override in overrides):
         if text.startswith(("strategy.", "strategy/")):
@@ -26,7 +26,7 @@ def changes(overrides: Sequence[str]) -> list[str]:
 
 
 def words_of(policy: str) -> list[str]:
-    """Its words, as a shell would tell them apart. Raises ConfigError."""
+    """A policy's words, split as a shell would. Raises ConfigError."""
     try:
         words = shlex.split(policy)
     except ValueError as error:
@@ -40,7 +40,7 @@ def unknown_key(key: str) -> str:
     head, _, rest = key.partition(".")
     if rest and head == "roles":
         role = f"roles.{rest.partition('.')[0]}"
-        return f"there is no key {key}; a role has those of its options: model@{role}=OPTION, backend@{role}=OPTION"
+        return f"there is no key {key}; a role has the keys of its options: model@{role}=OPTION, backend@{role}=OPTION"
     if rest and head in KEYS:
         return f"there is no key {key}; python run.py --cfg job prints those of {head} (+{key}= adds to a free mapping)"
     close = difflib.get_close_matches(head, KEYS, n=1)
@@ -49,7 +49,7 @@ def unknown_key(key: str) -> str:
 
 
 def spelt(words: Sequence[str]) -> list[str]:
-    """The command line as Hydra wants it."""
+    """The command line as Hydra expects it."""
     words = [re.sub(r"^strategy/schedule=(?=\[)", "strategy.schedule.widths=", word) for word in words]
     of_a_file = any(word.startswith("strategy.prompt.path=") for word in words)
     if of_a_file and not any(word.startswith("strategy/prompt=") for word in words):
@@ -59,7 +59,7 @@ def spelt(words: Sequence[str]) -> list[str]:
 
 
 def explain(error: BaseException) -> str:
-    """One line. A plug-in's own ValueError is taken out of Hydra's wrapping."""
+    """An error as one line. A plug-in's own ValueError loses Hydra's wrapping."""
     while isinstance(error, HydraException) and isinstance(error.__cause__, (LabError, ValueError, HydraException)):
         error = error.__cause__
     text = str(error)

@@ -1,4 +1,4 @@
-"""From a run's stored settings back to its parts, and to policies beside it."""
+"""From a run's stored settings back to its parts, and to policies that replay its store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pacore_lab.types import Model
 
 
 def regrading(settings: Mapping[str, Any], words: Sequence[str]) -> tuple[Grader, dict[str, Any], ProblemSet]:
-    """The grader that `grader=...` and `grader.key=value` name, its settings, and the problems of a run.
+    """The grader that `grader=...` and `grader.key=value` describe, its settings, and the run's problem set.
 
     Without `grader=...` the words change the run's own grader. Raises ConfigError.
     """
@@ -49,15 +49,16 @@ def regrading(settings: Mapping[str, Any], words: Sequence[str]) -> tuple[Grader
 
 
 def parts_of(settings: Mapping[str, Any]) -> tuple[Model, ProblemSet, Grader]:
-    """What a finished run sampled from, asked and graded by; settings: the run's."""
+    """The model, problem set and grader of a finished run, rebuilt from its settings."""
     model, problems, grader = (instantiate(settings[key], _convert_="all") for key in ("model", "problems", "grader"))
     return model, problems, grader
 
 
 def policies_of(settings: Mapping[str, Any], spelled: Sequence[str], grader: Grader) -> list[tuple[str, Strategy]]:
-    """The strategies that words as of run.py's command line spell, each with its name; comma-separated values: several.
+    """Builds the strategies that run.py-style overrides describe, with a name for each.
 
-    They compare answers by `grader`, whatever else they take from the config is as in `settings`. Raises ConfigError.
+    Comma-separated values give several. The strategies compare answers with `grader`, and take the seed, model and
+    problems from `settings`. Raises ConfigError.
     """
     found = []
     composed = functools.lru_cache(maxsize=None)(lambda *groups: compose("config", list(groups)))
@@ -94,7 +95,7 @@ def _choices_of(words: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def prompt_builder(settings: Mapping[str, Any]) -> PromptBuilder:
-    """P(x, M) as a run's strategy had it; settings: the run's. Raises ConfigError where its strategy has none."""
+    """P(x, M) of a run's strategy, rebuilt from the run's settings. Raises ConfigError if the strategy has none."""
     if "prompt" not in settings["strategy"]:
         raise ConfigError(f"{settings['strategy']['_target_']} has no prompt of its own: it shows no messages")
     builder: PromptBuilder = instantiate(settings["strategy"]["prompt"], _convert_="all")

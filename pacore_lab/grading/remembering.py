@@ -9,7 +9,7 @@ from pacore_lab.types import Grade, Problem, Trajectory
 
 
 class Remembering:
-    """A grader that is asked the same thing once: policies on one bank ask over and over."""
+    """A grader that is asked the same thing once: policies on one store ask over and over."""
 
     def __init__(self, grader: Grader) -> None:
         self._grader = grader

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: a reader never meets half of one."""
+"""Files that are whole or absent: a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def write(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """The same for a value as indented JSON."""
+    """Replace the file in one step by a value as indented JSON. Raises OSError."""
     write(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON lines of a file, without a line that a kill cut short."""
+    """The JSON lines of a file, except a line that a kill cut short."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for text in file:
             try:

@@ -20,13 +20,13 @@ from pacore_lab.sampling.names import digest
 from pacore_lab.types import Problem
 
 _FREE = ("grader.workers", "grader.cache", "grader.judge.backend.", "grader.judge.store", "grader.judge.concurrency")
-"""Settings that may change between resumptions: what they mean for grades is in the grader's version."""
+"""Settings that may change between resumptions: the grader's version covers their effect on grades."""
 _VERSIONS = ("strategy", "backend", "grader")
 _PACKAGES = ("pacore-lab", "torch", "transformers", "vllm", "sglang", "hydra-core", "math-verify", "numpy", "scipy")
 
 
 class RunFolder:
-    """One run's output. `check` reads only and finds what an earlier run finished; `open` creates and locks."""
+    """One run's output. `check` only reads, to find an earlier run's finished episodes; `open` creates and locks."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any], problems: Sequence[Problem]) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class RunFolder:
         return self.path / "results.jsonl"
 
     def check(self) -> None:
-        """Raises ConfigError if the folder holds a run with other settings, or something that is no run."""
+        """Raises ConfigError if the folder is not writable, or holds other settings or another program's results."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"out={self.path} is a file; name a folder")
         there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
@@ -51,7 +51,7 @@ class RunFolder:
         file = self.path / "settings.json"
         if not file.exists():
             if self.results.exists():
-                raise ConfigError(f"out={self.path} holds a results.jsonl that is not of this lab; name another folder")
+                raise ConfigError(f"out={self.path} holds a results.jsonl of another program; name another folder")
             return
         old, new = _flat(json.loads(file.read_text())), _flat(self.settings)
         keys = sorted(key for key in {*old, *new} if not key.startswith(_FREE))
@@ -63,7 +63,7 @@ class RunFolder:
         self.done = {(line["request_id"], line["repeat"]) for line in self._finished()}
 
     def open(self, versions: Mapping[str, Any]) -> None:
-        """Raises ConfigError if another process is writing there, or other weights have."""
+        """Raises ConfigError as `check` does, and if another process writes there, or for other weights or graders."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("a+")
@@ -105,7 +105,7 @@ class RunFolder:
         self.done.add((line["request_id"], line["repeat"]))
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """All finished episodes; a line that was cut by a kill is left out."""
+        """The lines written so far, except a line that a kill cut short."""
         return read_lines(self.results)
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class RunFolder:
             self._lock.close()
 
     def _finished(self) -> Iterator[dict[str, Any]]:
-        """Lines to be kept: neither failed nor cut, and of a problem that still reads as it did."""
+        """Lines to keep: neither failed nor cut short, and of a problem that has not changed."""
         if not self.results.exists():
             return
         for line in self.lines():
@@ -125,9 +125,9 @@ class RunFolder:
 
 
 def read_run(path: Path, *needed: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and versions of a run's folder. Raises ConfigError where there is none that this lab can read.
+    """The settings and versions of a run's folder. Raises ConfigError if it holds no run that this lab can read.
 
-    needed: the keys of the settings that the caller reads.
+    needed: the settings keys that the caller reads.
     """
     found = []
     for name in ("settings.json", "versions.json"):
@@ -141,8 +141,8 @@ def read_run(path: Path, *needed: str) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, have, keys in zip(("settings", "versions"), found, (needed, _VERSIONS), strict=True):
         if lacking := [key for key in keys if not isinstance(have, dict) or key not in have]:
             raise ConfigError(
-                f"{path}/{name}.json lacks {lacking[0]!r}: it is of an older version of this lab or was edited; "
-                "run it again with another out=FOLDER"
+                f"{path}/{name}.json lacks {lacking[0]!r}: an older version of this lab wrote it, or it was edited by "
+                "hand; run it again with another out=FOLDER"
             )
     settings, versions = found
     return settings, versions
@@ -161,7 +161,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def provenance(strategy: str, problems: str | None, backend: Mapping[str, Any], grader: str) -> dict[str, Any]:
-    """What a reader needs to repeat the run, besides its settings. problems: where they came from, if they say so."""
+    """What a reader needs to repeat the run, besides its settings. problems: their `origin`, if they have one."""
     installed = {}
     for name in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""The lines of a finished run, under its own grades or those of a regrading (`python -m pacore_lab regrade`)."""
+"""The lines of a finished run, with its own grades or those of a regrading (`python -m pacore_lab regrade`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pacore_lab.results.disk import read_lines
 
 
 def with_grades(lines: Iterable[dict[str, Any]], grades: Path) -> Iterator[dict[str, Any]]:
-    """Lines of results.jsonl under the grades of a file that `regrade` wrote; episodes not in it are left out."""
+    """Lines of results.jsonl with the grades from a file that `regrade` wrote, without episodes that it lacks."""
     graded = {(line["request_id"], line["repeat"]): line for line in read_lines(grades)}
     for line in lines:
         if again := graded.get((line["request_id"], line["repeat"])):
@@ -19,7 +19,7 @@ def with_grades(lines: Iterable[dict[str, Any]], grades: Path) -> Iterator[dict[
 
 
 def lines_of(out: Path, grades: str | None = None) -> Iterator[dict[str, Any]]:
-    """A run's lines under its own grades, or under those of the regrading of that name. Raises ConfigError."""
+    """A run's lines with its own grades, or with those of the regrading named `grades`. Raises ConfigError."""
     lines = read_lines(out / "results.jsonl")
     if grades is None:
         return lines

@@ -1,4 +1,4 @@
-"""What a compaction passes on: how much of the text, and whose answers (arXiv 2601.05593, equation 2, measured)."""
+"""Measures what a compaction (arXiv 2601.05593, equation 2) passes on: how much of the text, and whose answers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pacore_lab.votes import winners
 class Passed:
     """What the messages of a round kept of its trajectories.
 
-    characters: of the trajectories that did not fail, reasoning and content. passed: of the messages made of them;
-    passed over characters is the compaction ratio.
-    answers: trajectories with an answer. kept: those of them whose answer survived (`passed_on`).
-    majority: share of the most frequent answers (several where they tie) that survived, from whichever trajectory. None
-    where there is no answer, and where some were lost and the grader cannot tell which answers are the same.
+    characters: length of the trajectories that did not fail, reasoning and content. passed: length of the messages made
+    from them; passed / characters is the compaction ratio.
+    answers: number of trajectories with an answer. kept: number of those whose answer survived (`passed_on`).
+    majority: share of the most frequent answers (several if they tie) that survived, from any trajectory; None if there
+    is no answer, or if some were lost and the grader cannot tell which answers are the same.
     """
 
     characters: int
@@ -35,15 +35,16 @@ class Passed:
 async def passed_on(
     rounds: Sequence[Round], trajectories: Mapping[str, Trajectory], grader: Grader
 ) -> list[dict[str, Any]]:
-    """`Passed` of each round but the last, whose messages nobody is shown, as JSON values; the first is round 1.
+    """`Passed` for each round but the last, whose messages nobody is shown, as JSON values; the first is round 1.
 
-    trajectories: those of the rounds, by id. A trajectory's answer survived where a message that names it as a source
+    trajectories: the trajectories of the rounds, by id. A trajectory's answer survives if a message that names it as a
+    source
 
-    - gives the same answer by itself: the grader extracts an equivalent one from its text; or,
+    - gives the same answer itself: the grader extracts an equivalent one from its text; or,
     - if it has several sources or no answer of its own, quotes it: some spelling of the answer in this round is in the
-      text, in a box or standing alone (not as a part of a longer number, word or formula).
+      text, in a box or standing alone (not as part of a longer number, word or formula).
 
-    So a summary that comes to another answer than its only source has lost it, even where it mentions it.
+    So a summary that reaches another answer than its only source has lost that answer, even if it mentions it.
     """
     return [asdict(await _passed(done, trajectories, grader)) for done in rounds[:-1]]
 
@@ -55,7 +56,7 @@ async def _passed(done: Round, known: Mapping[str, Trajectory], grader: Grader) 
     said = [(message, _alone(message, grader)) for message in own]
     kept = {name for message, answer in said for name in message.sources if answers.get(name, "") == answer}
     majority: float | None = 1.0 if answers else None
-    if len(kept) < len(answers):  # comparing may cost a question to a worker: only where spelling has not settled it
+    if len(kept) < len(answers):  # comparing may need a worker process: only if spelling has not settled it
         classes = await _classes([*answers.values(), *(answer for _, answer in said)], grader)
         kept |= _also_kept(answers, said, classes)
         majority = _majority(answers, kept, classes)
@@ -69,12 +70,12 @@ async def _passed(done: Round, known: Mapping[str, Trajectory], grader: Grader) 
 
 
 def _alone(message: Message, grader: Grader) -> str | None:
-    """The answer in a message's text, read as a trajectory of its own."""
+    """The answer in a message's text, read as if it were a trajectory."""
     return grader.extract(Trajectory(id="", index=0, completion=Completion(content=message.text)))
 
 
 async def _classes(answers: Iterable[str | None], grader: Grader) -> dict[str, int | None]:
-    """The class of each spelling."""
+    """The equivalence class of each spelling."""
     spellings = list(dict.fromkeys(answer for answer in answers if answer is not None))
     return dict(zip(spellings, await grader.classes(spellings), strict=True))
 
@@ -82,7 +83,7 @@ async def _classes(answers: Iterable[str | None], grader: Grader) -> dict[str, i
 def _also_kept(
     answers: Mapping[str, str], said: Sequence[tuple[Message, str | None]], classes: Mapping[str, int | None]
 ) -> set[str]:
-    """Names of trajectories whose answer survived in another spelling or as a quotation."""
+    """Ids of the trajectories whose answer survived in another spelling or as a quotation."""
     spelled: dict[int | None, list[str]] = {}
     for answer in dict.fromkeys(answers.values()):
         spelled.setdefault(classes[answer], []).append(answer)

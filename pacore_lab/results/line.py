@@ -1,4 +1,4 @@
-"""The line of results.jsonl that an episode leaves: its texts, tokens, grades, and the two free baselines."""
+"""An episode's line of results.jsonl: its texts, tokens, grades, and the two free baselines."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ async def line_of(
     error: str | None,
     grader: Grader,
 ) -> dict[str, Any]:
-    """The published client's keys and ours.
+    """An episode's line: the published client's keys and ours.
 
-    rows: what the store holds of the episode's trajectories. solution: None where the strategy failed with `error`.
+    rows: the store's rows for the episode's trajectories. solution: None if the strategy failed with `error`.
     """
     drawn = {item.id: item for item in sampler.drawn}
     trajectories = {key: _trajectory(item, rows.get(key)) for key, item in drawn.items()}
     rounds = solution.rounds if solution else _rounds(sampler.drawn)
     shown = {key for done in rounds for key in done.trajectories}
     last = [drawn[key].error for key in rounds[-1].trajectories] if rounds else []
-    others = [drawn[key].error for key in drawn.keys() - shown]  # of judges, of summarisers
+    others = [drawn[key].error for key in drawn.keys() - shown]  # those of judges and summarisers
     if error is None and solution and not solution.answers and (all(last) or (others and all(others))):
         error = solution.reason
     answers = solution.answers if solution and error is None else ()
-    trajectories |= {answer.id: answer for answer in answers}  # a strategy may have completed what a probe said
+    trajectories |= {answer.id: answer for answer in answers}  # a strategy may have completed a probe's text
     final = answers[0] if answers else None
     reason = f"failed: {error}" if error is not None or solution is None else f"no answer: {solution.reason}"
     first = [trajectory for key, trajectory in trajectories.items() if drawn[key].first]
-    first.sort(key=lambda trajectory: (trajectory.index, trajectory.id))  # not as they arrived: the same line each time
+    first.sort(key=lambda trajectory: (trajectory.index, trajectory.id))  # not by arrival: the line stays the same
     graded = await grade_episode(
         problem, answers=answers, reason=reason, failed=error is not None, first=first, grader=grader
     )
@@ -74,12 +74,12 @@ async def line_of(
 
 
 def truth_of(problem: Problem) -> dict[str, str | None] | None:
-    """What a line keeps of the ground truth: the answer, and of what else there is (megabytes of tests) a digest."""
+    """What a line keeps of the ground truth: the answer, and a digest of the reference (megabytes of tests)."""
     if not problem.gradable:
         return None
     if not problem.reference:
         return {"answer": problem.answer}
-    known = getattr(problem.reference, "digest", None)  # tests that are unpacked when needed bring their own
+    known = getattr(problem.reference, "digest", None)  # tests that are unpacked lazily have their own
     return {"answer": problem.answer, "reference": known or digest(dict(problem.reference))}
 
 
@@ -92,9 +92,9 @@ async def grade_episode(
     first: Sequence[Trajectory],
     grader: Grader,
 ) -> dict[str, Any]:
-    """All of a line that a grader decides: final_answer, grade, samples (of the first round), baselines, judge_tokens.
+    """A line's keys that depend on the grader: final_answer, grade, samples (the first round), baselines, judge_tokens.
 
-    answers: the strategy's; `reason` says why there are none. first: the trajectories of the first round.
+    answers: the strategy's answers; if there are none, `reason` says why. first: the trajectories of the first round.
     """
     finals = [await grader.grade(problem, trajectory) for trajectory in answers]
     if finals:
@@ -121,7 +121,7 @@ async def grade_episode(
 
 
 def trajectories_of(line: Mapping[str, Any]) -> dict[str, Trajectory]:
-    """The trajectories of a line's rounds by id, to be graded again."""
+    """The trajectories of a line's rounds, by id, for grading them again."""
     found = {}
     for texts, facts in zip(line["round_responses"], line["trajectories"], strict=True):
         for text, fact in zip(texts, facts, strict=True):
@@ -141,7 +141,7 @@ def trajectories_of(line: Mapping[str, Any]) -> dict[str, Trajectory]:
 
 @dataclass(kw_only=True)
 class _Samples:
-    """The first round graded; of a costly grader only its first trajectory."""
+    """The graded first round; with a costly grader, only its first trajectory."""
 
     trajectories: Sequence[Trajectory]
     grades: list[Grade] = field(default_factory=list)
@@ -161,7 +161,7 @@ async def _samples(problem: Problem, first: Sequence[Trajectory], grader: Grader
 
 
 def _baselines(samples: _Samples) -> dict[str, Any]:
-    """What a single sample and a majority vote make of the same first round, ties as the mean over tied classes."""
+    """Scores and costs of one sample and of a majority vote in the first round; a tie scores its classes' mean."""
     if not samples.trajectories:
         return {}
     scores = [grade.score for grade in samples.grades]
@@ -174,14 +174,14 @@ def _baselines(samples: _Samples) -> dict[str, Any]:
         best = winners(samples.classes)
         vote = _mean_if_all([scores[place] for place in best])
         if not best and graded:
-            vote = 0.0  # every sample was graded, none holds a valid answer
+            vote = 0.0  # samples were graded, but none has a valid answer
         costs = {"ttc": float(sum(tokens)), "critical_path": float(max(tokens))}
         baselines["majority_vote"] = {"k": len(scores), "score": vote, **costs}
     return baselines
 
 
 def _mean_grade(grades: Sequence[Grade]) -> Grade:
-    """The expectation over tied answers; ungraded where one of them is."""
+    """The mean over tied answers; ungraded if one of them is."""
     if len(grades) == 1:
         return grades[0]
     score = _mean_if_all([grade.score for grade in grades])
@@ -199,13 +199,13 @@ def _mean_if_all(scores: Sequence[float | None]) -> float | None:
 
 
 def _trajectory(item: Drawn, row: Stored | None) -> Trajectory:
-    """row: None for what a bank does not hold."""
+    """row: None if the store does not hold the trajectory."""
     completion = row.completion if row else Completion(content="", finish_reason="error")
     return Trajectory(id=item.id, index=item.index, completion=completion, error=item.error)
 
 
 def _rounds(drawn: Sequence[Drawn]) -> tuple[Round, ...]:
-    """Of an episode that failed under way: what had been drawn, by round."""
+    """The rounds of an episode that failed midway: its trajectories so far, by round."""
     numbers = sorted({item.round for item in drawn})
     ids = [tuple(item.id for item in drawn if item.round == number) for number in numbers]
     return tuple(Round(trajectories=trajectories, messages=()) for trajectories in ids)

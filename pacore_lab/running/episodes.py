@@ -1,4 +1,4 @@
-"""All (problem, repeat) episodes of a run, in flight at once under the samplers' limit."""
+"""All (problem, repeat) episodes of a run, in flight at once within the concurrency limit."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Episodes:
         self._roles = dict(zip(run.roles, others, strict=True))
         self._done = 0
         self._unpaid = 0
-        self._writing = asyncio.Semaphore(4)  # episodes whose texts are back in memory to be graded and written
+        self._writing = asyncio.Semaphore(4)  # episodes being graded and written, their texts in memory
 
     async def run(self, problems: Sequence[Problem]) -> int:
-        """How many episodes the study's budget left undone."""
+        """Run the unfinished episodes. Returns how many of them the study's budget left undone."""
         episodes = [(problem, repeat) for repeat in range(self._run.repeats) for problem in problems]
         self._claims = Claims((problem.id, repeat) for problem, repeat in episodes)
         for line in self._folder.lines() if self._folder.done else ():
@@ -91,7 +91,7 @@ class Episodes:
         try:
             solution = await run.strategy.solve(problem, sampler)
         except (BackendError, StoreError, ConfigError):
-            raise  # the whole run's trouble
+            raise  # concerns the whole run
         except BudgetSpent:
             self._unpaid += 1
             return
@@ -100,7 +100,7 @@ class Episodes:
         finally:
             self._claims.end((problem.id, repeat))
         if sampler.lacking and error is None:
-            error = "it needs trajectories that were never sampled in this bank"
+            error = "it needs trajectories that were never sampled for this store"
         async with self._writing:
             rows = await self._store.get([item.id for item in sampler.drawn])
             line = await line_of(problem, repeat, sampler, rows, solution, error, run.grader)
@@ -126,7 +126,7 @@ class Episodes:
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """The failures themselves, out of groups in groups."""
+    """The exceptions in a group and in the groups nested in it."""
     for failure in group.exceptions:
         if isinstance(failure, BaseExceptionGroup):
             yield from leaves(failure)

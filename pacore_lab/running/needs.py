@@ -1,4 +1,4 @@
-"""What a run asks for against what its backend can do: refused before the first token, never dropped."""
+"""Checks a run's needs against its backend: an unmet need is refused before the first token, never dropped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NEEDS = ("logprobs", "top_logprobs", "partial", "prefill", "seeds", "priority", 
 
 
 def roles_of(part: object) -> dict[str, frozenset[str]]:
-    """The roles that a strategy and its parts ask (fields `role` and `roles`), each with what its askers need."""
+    """The roles that a strategy and its parts ask (fields `role` and `roles`), each with the needs of those parts."""
     found: dict[str, frozenset[str]] = {}
     if is_dataclass(part):
         for item in fields(part):
@@ -25,19 +25,19 @@ def roles_of(part: object) -> dict[str, frozenset[str]]:
 
 
 def _names(asked: object) -> list[str]:
-    """Of one role, of a list, or of a list of lists; a part that asks the run's own model may name none."""
+    """The names in one role, a list, or a list of lists; none for a part that asks the run's own model."""
     if isinstance(asked, (list, tuple)):
         return [name for each in asked for name in _names(each)]
     return [asked] if isinstance(asked, str) else []
 
 
 def refuse_unsupported(strategy: object, model: Model, can: Capabilities) -> None:
-    """Raises Unsupported, naming the key to change."""
+    """Raises Unsupported if the backend cannot do what the strategy needs, naming the key to change."""
     refuse(needs_of(strategy), model, can)
 
 
 def refuse_role(strategy: object, role: str, model: Model, can: Capabilities) -> None:
-    """The same for a role with a model of its own. Raises ConfigError for one that the strategy does not ask."""
+    """The same for a role with a model of its own. Raises ConfigError for a role that the strategy does not ask."""
     roles = roles_of(strategy)
     if role not in roles:
         named = f"its roles are {', '.join(sorted(roles))}" if roles else "it asks none"
@@ -46,10 +46,12 @@ def refuse_role(strategy: object, role: str, model: Model, can: Capabilities) ->
 
 
 def refuse(needs: frozenset[str], model: Model, can: Capabilities, at: str = "") -> None:
-    """at: where the model and its backend stand in the config, "" or "roles.NAME."."""
+    """at: the config prefix of the model and its backend, "" or "roles.NAME."."""
     engine = f"backend@{at[:-1]}=" if at else "backend="
     if unknown := sorted(needs - set(NEEDS)):
-        raise ConfigError(f"the strategy needs {unknown[0]!r}, which is no capability; these are: {', '.join(NEEDS)}")
+        raise ConfigError(
+            f"the strategy needs {unknown[0]!r}, which is not a capability; these are: {', '.join(NEEDS)}"
+        )
     if "logprobs" in needs and not model.logprobs:
         raise Unsupported(f"this strategy needs log-probabilities: set {at}model.logprobs=true")
     if "top_logprobs" in needs and not model.top_logprobs:
@@ -69,11 +71,11 @@ def refuse(needs: frozenset[str], model: Model, can: Capabilities, at: str = "")
         )
     if "partial" in needs and not can.partial:
         raise Unsupported(
-            f"this strategy aborts trajectories, but this backend does not report what they had; name another {engine}"
+            f"this strategy aborts trajectories, but this backend does not report their tokens; name another {engine}"
         )
     if "prefill" in needs and not can.prefill:
         raise Unsupported(
-            f"this strategy goes on from a given beginning, which this backend cannot; name another {engine}"
+            f"this strategy continues an assistant turn, which this backend cannot do; name another {engine}"
         )
     if "seeds" in needs and can.seeds != "request":
         raise Unsupported(

@@ -1,4 +1,4 @@
-"""What a run is made of: a strategy, what samples for it, what is asked and who grades."""
+"""What a run is made of: a strategy, backends and their models, problems, and a grader."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Role:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything a run needs; the values of `python run.py` are the defaults.
+    """Everything a run needs; the defaults are those of `python run.py`.
 
-    out: the run folder. store: the trajectory store, one file that runs share. name: of the strategy, in tables.
-    problem_set: its name, in the report.
-    settings: what the results depend on; a folder holds one set of them. What is left out is described from the parts.
+    out: the run folder. store: the trajectory store, one file that runs share.
+    name: the strategy's name in tables. problem_set: the problem set's name in the report.
+    settings: everything the results depend on; a folder holds one set. Missing keys are filled in from the parts.
     Raises ConfigError for numbers out of range.
     """
 
@@ -62,7 +62,7 @@ class Run:
             object.__setattr__(self, key, value)
 
     def _described(self) -> dict[str, Any]:
-        """The settings of a run that was built by hand, as those of a composed one."""
+        """The settings of a run built by hand, in the form of a composed run's."""
         parts = {key: described(getattr(self, key)) for key in ("strategy", "model", "problems", "grader")}
         counts = {key: getattr(self, key) for key in ("seed", "repeats", "limit", "pool")}
         found = {**parts, "backend": described(self.backend)["_target_"], **counts}
@@ -87,7 +87,7 @@ def described(part: Any) -> Any:
     if is_dataclass(part) and not isinstance(part, type):
         values = {item.name: described(getattr(part, item.name)) for item in fields(part) if item.init}
         return {"_target_": _path(type(part)), **values}
-    if hasattr(part, "__qualname__"):  # a function or a class in the place of an object
+    if hasattr(part, "__qualname__"):  # a function or class in place of an object
         return {"_target_": "hydra.utils.get_object", "path": _path(part)}
     return {"_target_": _path(type(part))}
 

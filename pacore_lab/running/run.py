@@ -28,9 +28,9 @@ from pacore_lab.types import Problem, Prompt, Trajectory
 
 
 async def execute(run: Run) -> Path:
-    """Sample, grade, write the folder (which is returned), print the table.
+    """Sample, grade, write the folder, print the table; returns the folder.
 
-    Raises LabError with one line for the user. SIGTERM cancels a run of the main thread.
+    Raises LabError with one line for the user. SIGTERM cancels a run in the main thread.
     """
     _cancel_on_sigterm()
     try:
@@ -50,7 +50,7 @@ async def execute(run: Run) -> Path:
         for name, role in run.roles.items():
             with within(f"roles.{name}"):
                 await role.backend.start()
-        gc.freeze()  # an engine brings millions of objects that stay: the collector need not look at them again
+        gc.freeze()  # an engine makes millions of lasting objects: the collector need not scan them again
         refuse_unsupported(run.strategy, run.model, run.backend.capabilities)
         for name, role in run.roles.items():
             refuse_role(run.strategy, name, role.model, role.backend.capabilities)
@@ -62,7 +62,7 @@ async def execute(run: Run) -> Path:
         if unpaid:
             raise BudgetSpent(
                 f"budget={run.budget} tokens are spent: {len(folder.done)} episodes are done, {unpaid} are not; "
-                "the same command with a larger budget= goes on"
+                "the same command with a larger budget= resumes"
             )
     finally:
         folder.close()
@@ -73,7 +73,7 @@ async def execute(run: Run) -> Path:
 
 
 def _engines(run: Run) -> dict[str, Any]:
-    """What the run's metadata keep of its backend, and of those of its roles."""
+    """What the run's metadata say about its backend and those of its roles."""
     found = {"fingerprint": run.backend.fingerprint, **asdict(run.backend.capabilities)}
     roles = {
         name: {"model": role.model.name, "fingerprint": role.backend.fingerprint, **asdict(role.backend.capabilities)}
@@ -83,7 +83,7 @@ def _engines(run: Run) -> dict[str, Any]:
 
 
 async def _refuse_small_pool(run: Run, problem: Problem) -> None:
-    """Let the strategy ask once, of a sampler that only notes how many it wants."""
+    """Let the strategy ask once, with a sampler that only notes how many trajectories it wants."""
     if run.pool is None:
         return
     probe = _Probe()
@@ -94,7 +94,7 @@ async def _refuse_small_pool(run: Run, problem: Problem) -> None:
 
 
 class _Asked(BaseException):
-    """Ends a probed strategy at its first question."""
+    """Ends a probed strategy at its first request."""
 
 
 class _Probe:
@@ -116,7 +116,7 @@ class _Probe:
 
 
 def _conclude(run: Run, folder: RunFolder, seconds: float, *, single: bool) -> None:
-    """Table, summary and report, from the lines on disk: those of earlier, interrupted runs included."""
+    """Table, summary and report, from all lines on disk, those of earlier, interrupted runs included."""
     rows = analysis.summarise(folder.lines(), run.name)
     counts = analysis.tally(folder.lines())
     compacted = analysis.compactions(folder.lines())

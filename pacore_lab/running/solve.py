@@ -30,11 +30,12 @@ async def solve(
     """Solve one problem.
 
     problem: a question, a conversation, or a `Problem`.
-    backend: is started before and closed after; `opened` keeps it running for several problems.
+    backend: started first and closed at the end; `opened` keeps it running for several problems.
     model: how to sample; None takes the backend's own `model`.
     store: a file that keeps every trajectory, so that the same call samples nothing twice; None keeps none.
     seed, repeat: name the draws, as in a run. concurrency: trajectories in flight at once.
-    Raises Unsupported before the first token for what the strategy needs and the backend cannot do, and BackendError.
+    Raises BackendError, ConfigError without a model, and, before the first token, Unsupported if the backend cannot do
+    what the strategy needs.
     """
     model = model or getattr(backend, "model", None)
     if model is None:
@@ -54,7 +55,7 @@ async def solve(
 
 @asynccontextmanager
 async def opened(backend: Backend) -> AsyncIterator[Backend]:
-    """The backend, started; what is done with it inside neither starts nor closes it again."""
+    """The backend, started; code inside the block neither starts nor closes it again."""
     if isinstance(backend, _Opened):
         yield backend
         return
@@ -87,7 +88,7 @@ class _Opened:
 
 
 def _problem(asked: str | Sequence[ChatMessage] | Problem) -> Problem:
-    """With the id of `python run.py problems=ask`, so that both take the same draws."""
+    """A `Problem`, with the id of `python run.py problems=ask` unless it has one, so that both take the same draws."""
     if isinstance(asked, Problem):
         return asked
     turns = [ChatMessage(role="user", content=asked)] if isinstance(asked, str) else asked

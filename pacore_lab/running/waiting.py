@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:
-    """The outcome of `work`, also where this thread's event loop is running already, as in a notebook.
+    """The result of `work`, even if this thread's event loop is already running, as in a notebook.
 
-    There it runs on a loop in a thread of its own. Ctrl-C cancels it, and the interrupt follows when it has ended.
+    In that case `work` runs on a loop in a thread of its own. Ctrl-C cancels it and is raised once it has ended.
     """
     try:
         asyncio.get_running_loop()

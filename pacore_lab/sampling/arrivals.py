@@ -1,9 +1,9 @@
-"""The trajectories of one call as they finish: those that an engine is making, and those that a store remembers.
+"""The trajectories of one call as they finish, sampled by an engine or replayed from a store.
 
-Both are `pacore_lab.interfaces.Arrivals`. A live call launches its draws as slots come free; those of them that are
-stored arrive at once. A call whose draws are all stored is replayed: they arrive in the order in which they once did.
-In both, what is aborted while others came from the store is charged as if all had been started together and written at
-one pace, so that a policy costs from a store what it would have cost without.
+`Live` and `Replayed` are `pacore_lab.interfaces.Arrivals`. A live call starts its draws as slots come free; stored ones
+arrive at once. A call whose draws are all stored is replayed: its trajectories arrive in their original order.
+If any came from the store, an aborted trajectory is charged as if all of them had started together and run at the same
+speed. A policy therefore costs the same when replayed from a store as it would live.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pacore_lab.sampling.store import Stored
 from pacore_lab.types import Completion, Prompt, SamplingParams, Trajectory
 
 Draw = tuple[int, SampleName]
-"""A place among the samples of a prompt, and the name of what is drawn there."""
+"""A place among the samples of a prompt, and the name of the trajectory drawn there."""
 
 
 class Live:
-    """Launches draws as slots come free. every: hand out running trajectories each time they have so many more tokens.
+    """Starts draws as slots come free. every: hand out a running trajectory each time it has this many more tokens.
 
-    seen: the finished ones handed out. clock: tokens of the longest one handed out, running or finished. aborted,
-    discarded: how many were not waited for, and their tokens; valid once closed.
+    seen: the finished trajectories handed out. clock: tokens of the longest one handed out, running or finished.
+    aborted, discarded: the number of trajectories not waited for, and their tokens; valid once closed.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Live:
             index, joined = event
             flight = self._flights.get(index)
             if flight is None:
-                continue  # aborted, or finished before its last mark was looked at
+                continue  # aborted, or handed out before its last mark was read
             if not flight.task.done():
                 self.clock = max(self.clock, flight.tokens)
                 return Trajectory(id=flight.name.id, index=index, completion=flight.so_far(), running=True)
@@ -117,7 +117,7 @@ class Live:
             self._dispatcher.leave(flight)
 
     async def close(self) -> None:
-        """Abort what is under way, all at once: a second cancellation finds nothing left to do. Then wait for it."""
+        """Abort the running ones, all at once: a second cancellation finds nothing left to do. Then wait for them."""
         self._launcher.cancel()
         for flight in self._flights.values():
             self._dispatcher.leave(flight)
@@ -125,20 +125,20 @@ class Live:
         self._flights.clear()
         await asyncio.wait([self._launcher, *(flight.task for flight in left if flight.waiters == 0)])
         self.aborted = len(left)
-        # What came from the store came at once: in that time nothing else was written, though it would have been.
+        # Stored trajectories arrive at once; live, the others would have generated tokens in the meantime.
         lag = self.clock if any(trajectory.reused for trajectory in self.seen) else 0
         self.discarded = sum(max(flight.spent, 0 if _finished(flight) else lag) for flight in left)
         self._dispatcher.budget.charged += sum(flight.spent for flight in left if not _finished(flight))
 
 
 class Replayed:
-    """Draws of which the store has everything that there will be: `rows`, by name; those without a row never were.
+    """Serves draws from the store alone. `rows`: stored trajectories by name; a draw without a row was never sampled.
 
-    Trajectory number i in the order of arrival ends when as many tokens are written as the longest of the first i has;
-    at that moment a running one has as many, or all of its own. What failed fails again. What was aborted when it was
-    stored, or never sampled, arrives last, as a failure that says so.
-    lacking: draws that make the replay another one than the live call: those never sampled, which might have arrived
-    first, and those handed out although they were aborted when they were stored.
+    The i-th trajectory to arrive ends when the clock reaches the token count of the longest of the first i; a running
+    one then has that many tokens, or all of its own. A failed trajectory fails again. One that is stored as aborted, or
+    was never sampled, arrives last, as a failure that says so.
+    lacking: number of draws for which this replay may differ from a live call: those that were never sampled, and those
+    handed out although the store holds only an aborted prefix.
     """
 
     def __init__(
@@ -218,16 +218,16 @@ def _finished(flight: Flight) -> bool:
 
 
 def _not_held(name: SampleName, index: int, row: Stored | None) -> Trajectory:
-    """What a bank has to offer in place of a trajectory that it does not hold, or not to its end."""
+    """What stands in for a trajectory that the store does not hold, or holds only in part."""
     if row is None:
-        completion, reason = Completion(content="", finish_reason="error"), "failed: never sampled in this bank"
+        completion, reason = Completion(content="", finish_reason="error"), "failed: never sampled for this store"
     else:
-        completion, reason = row.completion, "failed: aborted when it was sampled for this bank"
+        completion, reason = row.completion, "failed: aborted when it was sampled for this store"
     return Trajectory(id=name.id, index=index, completion=completion, error=reason)
 
 
 def cut(completion: Completion, tokens: int) -> Completion:
-    """What a finished completion had after so many tokens; its text is cut in proportion, since only tokens count."""
+    """What a finished completion had after `tokens` tokens; its text is cut in proportion, as only tokens matter."""
     share = tokens / completion.generated_tokens
     return Completion(
         content=completion.content[: round(share * len(completion.content))],

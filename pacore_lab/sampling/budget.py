@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Budget:
-    """Tokens after which nothing more is launched, and those charged so far: a study's, whoever was asked for them.
+    """The token budget that all episodes, models and roles of a study share.
 
-    Those of all episodes count, reused and discarded ones included. tokens: None for no end.
+    tokens: nothing more is started once this many are charged; None for no limit. charged: tokens so far, reused and
+    discarded ones included.
     """
 
     tokens: int | None = None

@@ -1,7 +1,7 @@
 """From names to trajectories: slots, retries, the store, and nothing sampled twice.
 
-One `Dispatcher` serves all episodes of a run. A draw takes a slot (at most `concurrency`; later rounds first, then
-first come), looks into the store, samples if it must, and returns once the trajectory is on disk.
+One `Dispatcher` per model serves all episodes of a run. A draw takes a slot (at most `concurrency`; later rounds first,
+then first come, first served), looks in the store, samples if it must, and returns once the trajectory is on disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ABORTED = "aborted"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
-    """Transient faults are tried again after base, 2 base, 4 base ... seconds (at most `cap`, with jitter)."""
+    """Retries transient faults after base, 2 base, 4 base ... seconds (at most `cap`, then ±25 % jitter)."""
 
     attempts: int = 9
     base: float = 0.5
@@ -36,7 +36,7 @@ class Retry:
             raise ValueError(f"retry is {self}: attempts must be 1 or more and 0 <= base <= cap (seconds)")
 
     def delay(self, attempt: int, asked: float | None) -> float:
-        """Seconds before try number attempt + 1; a server's Retry-After is honoured up to ten minutes."""
+        """Seconds before try number attempt + 1. asked: a server's Retry-After, honoured up to ten minutes."""
         if asked is not None:
             return min(asked, 600.0)
         return min(self.cap, self.base * 2.0 ** (attempt - 1)) * random.uniform(0.75, 1.25)
@@ -44,7 +44,7 @@ class Retry:
 
 @dataclass(slots=True)
 class Counters:
-    """What a progress display shows; updated in place."""
+    """The numbers that a progress display shows; updated in place."""
 
     running: int = 0
     sampled: int = 0
@@ -55,7 +55,7 @@ class Counters:
 
 
 class Slots:
-    """At most `limit` holders; those who wait are served by priority (lowest first)."""
+    """At most `limit` holders; waiters are served by priority (lowest first)."""
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
@@ -74,7 +74,7 @@ class Slots:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.release()  # the turn came in the moment of the cancellation
+                self.release()  # the slot was granted at the moment of cancellation
             raise
 
     @property
@@ -92,7 +92,7 @@ class Slots:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A trajectory being sampled, shared by all who asked for its name; the last to leave aborts it."""
+    """A trajectory being sampled, shared by all callers that asked for its name; the last to leave aborts it."""
 
     name: SampleName
     prompt: Prompt
@@ -122,16 +122,16 @@ class Flight:
 
     @property
     def spent(self) -> int:
-        """Tokens generated so far, or by the aborted attempt of an earlier run if that went further."""
+        """Tokens generated so far, or by the aborted attempt of an earlier run if that got further."""
         if self.task.done() and not self.task.cancelled() and self.task.exception() is None:
             return self.task.result().completion.generated_tokens
         return max(self.tokens, self.spent_before)
 
 
 class Dispatcher:
-    """budget: shared by the dispatchers of a run; None for no end.
+    """Takes trajectories from the store or samples them. budget: shared by a run's dispatchers; None for no limit.
 
-    finish_aborted: sample aborted trajectories to their end when nothing else waits, for the store; no episode pays.
+    finish_aborted: when nothing else waits, finish aborted trajectories for the store; no episode is charged for them.
     Raises ConfigError for a concurrency below 1.
     """
 
@@ -160,7 +160,7 @@ class Dispatcher:
         self._idle: set[asyncio.Task[None]] = set()
 
     def priority(self, depth: int) -> tuple[int, int]:
-        """Later rounds first, then first come: to be used for all samples of one call."""
+        """The priority of all samples of one call: later rounds first, then first come, first served."""
         return (-depth, next(self._tickets))
 
     def board(
@@ -173,11 +173,11 @@ class Dispatcher:
         partial: bool = False,
         schema: str | None = None,
     ) -> Flight:
-        """Join or start the flight of that name; the caller holds a slot and must `leave` in the end.
+        """Join or start the flight of that name; the caller holds a slot and must `leave` afterwards.
 
-        params: None for the dispatcher's own. partial: count tokens as they are made, so that an abort can be charged.
-        schema: see `Request`. Params and schema must be part of what the name is made of.
-        The flight's task raises EngineDead or StoreError; every other failure is in its trajectory.
+        params: None for the dispatcher's own. partial: count tokens as they are generated, so that an abort can be
+        charged. schema: see `Request`. The name must cover params and schema.
+        The flight's task raises EngineDead or StoreError; every other failure is recorded in its trajectory.
         """
         flight = self._flights.get(name.id)
         if flight is None:
@@ -187,11 +187,11 @@ class Dispatcher:
         return flight
 
     def leave(self, flight: Flight) -> None:
-        """The last one to leave an unfinished flight aborts it; its task ends when the engine has let go."""
+        """The last caller to leave an unfinished flight aborts it; its task ends when the engine has let go."""
         flight.waiters -= 1
         if flight.waiters == 0:
             del self._flights[flight.name.id]
-            flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody asks any more
+            flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody awaits it now
             if self._finish_aborted and not flight.task.done():
                 idle = asyncio.create_task(self._finish(flight))
                 self._idle.add(idle)
@@ -199,7 +199,7 @@ class Dispatcher:
             flight.task.cancel()  # does nothing to a finished one
 
     async def _finish(self, aborted: Flight) -> None:
-        """Sample it again, to its end, behind everybody else."""
+        """Sample an aborted trajectory again, to its end, after everything else."""
         last = (1, next(self._tickets))
         await asyncio.wait([aborted.task])
         await self.slots.acquire(last)
@@ -213,12 +213,12 @@ class Dispatcher:
             self.slots.release()
 
     async def settle(self) -> None:
-        """Wait for what `finish_aborted` still has to do."""
+        """Wait until `finish_aborted` has nothing left to do."""
         while self._idle:
             await asyncio.wait(self._idle)
 
     async def close(self) -> None:
-        """Give that up."""
+        """Cancel everything that `finish_aborted` still has to do."""
         self._finish_aborted = False
         for task in list(self._idle):
             task.cancel()
@@ -246,7 +246,7 @@ class Dispatcher:
         self.counters.running += 1
         try:
             completion = await self._complete(request, flight, partial)
-        except NeverSampled as failure:  # a bank stays as it is
+        except NeverSampled as failure:  # a replayed store stays as it is
             self.counters.failed += 1
             nothing = Completion(content="", finish_reason="error")
             return Trajectory(id=identity, index=name.index, completion=nothing, error=f"failed: {failure}")
@@ -266,7 +266,7 @@ class Dispatcher:
         return Trajectory(id=identity, index=name.index, completion=kept.completion, error=kept.error, arrival=kept.seq)
 
     async def _complete(self, request: Request, flight: Flight, partial: bool) -> Completion:
-        """Ask the engine, again after transient faults; eight requests in a row without success mean it is gone."""
+        """Ask the engine, with retries after transient faults; it counts as dead once eight requests in a row fail."""
         on_chunk: OnChunk | None = flight.add if partial else None
         for attempt in itertools.count(1):
             flight.text.clear()

@@ -1,4 +1,4 @@
-"""What names a sample: everything that decides its distribution and its draw."""
+"""The names of samples: everything that determines a sample's distribution and its draw."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def digest(value: Any) -> str:
 
 @lru_cache(maxsize=64)
 def canonical(params: SamplingParams, schema: str | None = None) -> str:
-    """The sampling parameters as names hold them; what came later is left out at its default: old names stay."""
+    """The sampling parameters as names hold them. Newer ones are left out at their defaults: old names stay valid."""
     values = asdict(params) | {"top_logprobs": params.top_logprobs or None, "schema": schema}
     return json.dumps({k: v for k, v in values.items() if v or k not in ("top_logprobs", "schema")}, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleName:
-    """What names a sample: the same name is the same draw, in every strategy and every run."""
+    """Identifies a sample: the same name is the same draw, in every strategy and every run."""
 
     fingerprint: str
     prompt: str  # digest of the conversation
@@ -44,7 +44,7 @@ class SampleName:
 
     @cached_property
     def engine_seed(self) -> int:
-        """63 bits for the engine; free of the fingerprint, so that engines can be compared on the same seeds."""
+        """A 63-bit seed; it leaves out the fingerprint, so that engines can be compared on the same seeds."""
         return int(digest(self._draw), 16) & (2**63 - 1)
 
     @property
@@ -52,7 +52,7 @@ class SampleName:
         return (self.prompt, self.params, self.seed, self.problem, self.repeat, self.index)
 
 
-@lru_cache(maxsize=1 << 16)  # policies on one bank ask for the same names over and over
+@lru_cache(maxsize=1 << 16)  # policies replayed from one store keep asking for the same names
 def named(fingerprint: str, prompt: str, params: str, seed: int, problem: str, repeat: int, index: int) -> SampleName:
     return SampleName(
         fingerprint=fingerprint, prompt=prompt, params=params, seed=seed, problem=problem, repeat=repeat, index=index

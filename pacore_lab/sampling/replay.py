@@ -1,4 +1,4 @@
-"""A store's trajectories in memory, to try policies on: nothing is sampled, nothing is written."""
+"""A store's trajectories in memory, for replaying policies: nothing is sampled, nothing is written."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pacore_lab.types import Completion
 
 
 class LoadedStore:
-    """What a `pacore_lab.sampling.store.Store` would answer. Read once, read-only, while others may write to the file.
+    """Answers as a `Store` would. The file is read once, read-only; other processes may write to it meanwhile.
 
-    fingerprint: of the model and engine whose trajectories are wanted. Raises StoreError for a file that is no store,
-    and for one that holds none of theirs.
+    fingerprint: the model and engine whose trajectories to load. Raises StoreError for a file that is not a store, and
+    for a store that holds none of these trajectories.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -46,7 +46,10 @@ class LoadedStore:
 
 
 class ReplayBackend:
-    """A backend in name: of the run that filled a bank, and unable to sample. versions: that run's `backend`."""
+    """Stands in for the backend of the run that filled the store: same fingerprint and capabilities, but cannot sample.
+
+    versions: the `backend` entry of that run's versions.json.
+    """
 
     def __init__(self, versions: Mapping[str, Any]) -> None:
         known = {item.name: versions[item.name] for item in fields(Capabilities) if item.name in versions}
@@ -56,6 +59,6 @@ class ReplayBackend:
     async def start(self) -> None: ...
 
     async def complete(self, request: Request, on_chunk: OnChunk | None = None) -> Completion:
-        raise NeverSampled("never sampled in this bank")
+        raise NeverSampled("never sampled for this store")
 
     async def close(self) -> None: ...

@@ -22,8 +22,8 @@ class Account:
     """Tokens of an episode. A trajectory taken from the store is charged as if it had just been generated (§3.2).
 
     critical_path: generated tokens along the longest chain of samples that had to wait for one another.
-    discarded: generated for the `aborted` trajectories, and for those never looked at. roles: generated and discarded
-    tokens by the role that was asked, where a strategy names one.
+    discarded: tokens of the `aborted` trajectories, including those that finished unseen.
+    roles: generated and discarded tokens for each role that the strategy names.
     """
 
     prompt: int = 0
@@ -45,9 +45,9 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What remains in memory of a trajectory that was handed to the strategy.
+    """The facts kept in memory about a trajectory that was handed to the strategy.
 
-    first: it answers the prompt that the episode began with, in its first round.
+    first: it answers the episode's first prompt, in the first round.
     """
 
     round: int
@@ -63,14 +63,13 @@ class EpisodeSampler:
     """Implements `pacore_lab.interfaces.Sampler`.
 
     A prompt's samples have consecutive indices over all calls of an episode: a strategy that asks for 1 + 1 + 2
-    gets the same trajectories as one that asks for 4. The round of a call is one more than the number of finished
-    calls it could have waited for, a stream that is still open counting as one. With `pool=N`, samples of the prompt
-    that the episode begins with are drawn without replacement from N trajectories that all repeats of the problem share
-    (§3.2 of arXiv 2601.05593), by a generator seeded with (seed, problem, repeat); pool members nobody draws are never
-    sampled, which changes nothing for those drawn. Later calls that go beyond the pool draw trajectories of the
-    repeat's own.
-    roles: the dispatchers of roles with models of their own. claims: where `claim` is settled.
-    lacking: trajectories that were asked of a bank which does not hold them.
+    gets the same trajectories as one that asks for 4. The round of a call is one more than the latest round among the
+    finished calls and the open streams. With `pool=N`, samples of the episode's first prompt are drawn without
+    replacement from N trajectories that all repeats of the problem share (§3.2 of arXiv 2601.05593), by a generator
+    seeded with (seed, problem, repeat). Pool members that nobody draws are never sampled, which does not affect the
+    others. Later calls that exceed the pool draw the repeat's own trajectories.
+    roles: the dispatchers of roles with models of their own. claims: settles `claim`.
+    lacking: the number of trajectories that a replayed store lacks (`Replayed.lacking`).
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class EpisodeSampler:
         self._asked: Counter[tuple[str, str]] = Counter()
         self._first: tuple[str, str] | None = None
         self._depth = 0
-        self._streams: list[tuple[int, int, Live | Replayed]] = []  # open ones: round, where their path began
+        self._streams: list[tuple[int, int, Live | Replayed]] = []  # open ones: round, critical path at their start
         self._pool: list[int] | None = None
         if pool is not None:
             key = int(digest([seed, problem, repeat]), 16)
@@ -119,7 +118,7 @@ class EpisodeSampler:
         self, prompt: Prompt, n: int, *, role: str | None = None, every: int | None = None
     ) -> AsyncIterator[Live | Replayed]:
         if not self._of(role).backend.capabilities.partial:
-            raise Unsupported("this strategy aborts trajectories, and this backend would not count what they had")
+            raise Unsupported("this strategy aborts trajectories, and this backend would not count their tokens")
         if every is not None and every < 1:
             raise ValueError(f"a strategy wants running trajectories every {every} tokens; it must be 1 or more")
         async with self._open(prompt, n, role, None, partial=True, every=every) as arrivals:
@@ -160,7 +159,7 @@ class EpisodeSampler:
             done = {identity: row for identity, row in rows.items() if row.error is None}
             if replay or len(done) == len(draws):
                 arrivals = Replayed(dispatcher, draws, rows, every=every)
-            else:  # what is stored arrives in the order in which it once arrived
+            else:  # stored trajectories arrive in their original order
                 draws.sort(key=lambda draw: (done[draw[1].id].seq if draw[1].id in done else float("inf"), draw[0]))
         if arrivals is None:
             priority = dispatcher.priority(depth)
@@ -196,7 +195,7 @@ class EpisodeSampler:
         ]
 
     def _member(self, index: int, pool: list[int]) -> tuple[int, int]:
-        """Repeat and index that name a draw: the pool's, or the repeat's own."""
+        """The repeat and index that name a draw: a pool member's, or the repeat's own."""
         return (POOL_REPEAT, pool[index]) if index < len(pool) else (self._repeat, index)
 
     def _book(self, arrivals: Live | Replayed, depth: int, start: int, role: str | None, *, first: bool) -> None:

@@ -1,8 +1,8 @@
 """The trajectory store: one SQLite file, one writer thread, every trajectory on disk before anyone uses it.
 
-Trajectories are named by what decides their distribution and their draw (`SampleName`), so strategies compared under
-one seed share them, and a killed run finds again what it had finished. WAL with synchronous=FULL: a commit survives
-`kill -9` and power loss. Writes that wait together are committed together.
+A trajectory's name covers all that determines its distribution and its draw (`SampleName`), so strategies compared
+under one seed share trajectories, and a killed run finds its finished ones again. WAL with synchronous=FULL: a commit
+survives `kill -9` and power loss. Writes that wait together are committed together.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS users (pid INTEGER PRIMARY KEY, command TEXT NOT NULL
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
-    """A row: the completion, and why it is unusable if it is (`error`: "failed: ...", "aborted")."""
+    """A row: the completion and, if it is unusable, the reason (`error`: "failed: ..." or "aborted")."""
 
     id: str
     seq: int
@@ -61,7 +61,7 @@ _Outcome: TypeAlias = tuple[asyncio.Future[Any] | None, Any, StoreError | None]
 
 
 class Store:
-    """Opened by `await Store.open(path)`. All methods are safe from one event loop; the disk work is in one thread."""
+    """Open it with `await Store.open(path)` and use it from one event loop; one thread does the disk work."""
 
     def __init__(self, path: Path, busy_timeout: float) -> None:
         self.path = path
@@ -76,7 +76,7 @@ class Store:
 
     @classmethod
     async def open(cls, path: str | Path, busy_timeout: float = 30.0) -> Store:
-        """Raises StoreError: not a store, not writable, or locked for `busy_timeout` seconds (by whom is named)."""
+        """Raises StoreError: not a store, not writable, or locked for `busy_timeout` seconds (it names the holder)."""
         path = Path(path)
         if path.is_dir():
             raise StoreError(f"store={path} is a folder; name a file, e.g. store={path / 'store.sqlite'}")
@@ -90,21 +90,21 @@ class Store:
         return store
 
     async def get(self, ids: Iterable[str]) -> dict[str, Stored]:
-        """Those of `ids` that are stored, failed and aborted ones included."""
+        """The stored trajectories among `ids`, failed and aborted ones included."""
         wanted = list(ids)
         return await self._submit(lambda: self._select(wanted), writes=False)
 
     async def seqs(self, ids: Iterable[str]) -> dict[str, int]:
-        """The order in which those of `ids` that are finished arrived."""
+        """For each finished trajectory among `ids`, its place in the order of arrival."""
         wanted = list(ids)
         return await self._submit(lambda: self._select_seqs(wanted), writes=False)
 
     async def put(self, name: SampleName, prompt: Prompt, completion: Completion, error: str | None = None) -> Stored:
-        """Store and commit. Returns the finished trajectory of that name if another process was first."""
+        """Store and commit. If another process was first, returns its finished trajectory of that name."""
         return await self._submit(lambda: self._insert(name, prompt, completion, error), writes=True)
 
     def put_later(self, name: SampleName, prompt: Prompt, completion: Completion, error: str) -> None:
-        """As `put`, without waiting: for the remains of an aborted trajectory."""
+        """As `put`, without waiting: for the text so far of an aborted trajectory."""
         self._jobs.put(_Job(lambda: self._insert(name, prompt, completion, error), None, writes=True))
 
     async def close(self) -> None:
@@ -138,7 +138,7 @@ class Store:
         self._db.close()
 
     def _commit(self, batch: list[_Job]) -> list[_Outcome]:
-        """Run the jobs; writes share one transaction: when their futures resolve all are on disk, or all failed."""
+        """Run the jobs. Writes share one transaction: when their futures resolve, all are on disk or all failed."""
         writing = any(job.writes for job in batch)
         try:
             if writing:
@@ -146,7 +146,7 @@ class Store:
             outcomes: list[_Outcome] = [(job.future, job.run(), None) for job in batch]
             if writing:
                 self._db.execute("COMMIT")
-        except Exception as error:  # the thread's boundary: every waiting caller is told
+        except Exception as error:  # the thread's boundary: every waiting caller gets the error
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             self._known_prompts.clear()
@@ -171,14 +171,16 @@ class Store:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
         if (version, bool(tables)) not in {(0, False), (_SCHEMA_VERSION, True)}:
-            raise StoreError(f"store={self.path} is a database, but no trajectory store of this version; name another")
+            raise StoreError(
+                f"store={self.path} is a database, but not a trajectory store of this version; name another"
+            )
         self._use_wal()
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT")
         self._db.execute("INSERT OR REPLACE INTO users VALUES (?, ?)", (os.getpid(), " ".join(sys.argv)[:200]))
 
     def _use_wal(self) -> None:
-        """Two processes that make one store at the same moment: SQLite refuses one of them at once, without waiting."""
+        """Retry: if two processes create one store at the same moment, SQLite refuses one of them without waiting."""
         deadline = time.monotonic() + self._busy_timeout
         while True:
             try:
@@ -244,7 +246,7 @@ class Store:
 
 
 def decode(body: bytes) -> Completion:
-    """A row's body, uncompressed."""
+    """The completion in a row's decompressed body."""
     values = json.loads(body)
     for key in ("window_logprobs", "confidences"):
         if values.get(key) is not None:
