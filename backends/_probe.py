@@ -41,7 +41,7 @@ Ask = Callable[[int, bool], Awaitable[Answer]]
 class Listed:
     """What a server says about the model: weights (path or hub id), context in tokens; None if it does not say.
 
-    n_ctx: llama.cpp's context, which is not in its list of models. vllm: whether it, or one of several servers, is vLLM.
+    n_ctx: llama.cpp's context, which is not in its list of models. vllm: whether it, or one of several, is vLLM.
     """
 
     weights: str | None = None
