@@ -15,7 +15,7 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "vLLM": {"continue_final_message": True, "add_generation_prompt": False},
     "SGLang": {"continue_final_message": True},
 }
-"""The extra fields of such a chat request, by engine."""
+"""The extra fields of a request to continue a turn, by engine."""
 ASKED = {"role": "user", "content": "1 + 1?"}
 BEGUN = "<think>\nHm.\n</think>\n\nIt is "
 """The start of an answer that templates like to rewrite: it has a thought, and a space at its end."""

@@ -21,7 +21,7 @@ class Mock:
     delay: mean seconds per answer; each request has its own, between 0 and twice that.
 
     A token is four characters. Log-probabilities and confidences are made up from a hash of the text: each trajectory
-    has its own level, around which its tokens scatter. A beginning to continue does not change the answer's form.
+    has its own level, around which its tokens scatter. A beginning to continue gets a whole answer, as usual.
     """
 
     model: Model

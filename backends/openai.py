@@ -53,7 +53,7 @@ class OpenAI:
     api_key_env: the NAME of the environment variable that holds the key, None for a server without one.
     seed: send each request's seed; False for servers that refuse the field.
     schema: the server holds answers to a JSON schema (`response_format`), as vLLM, SGLang and llama.cpp do; False never
-        asks it to. Only judges ask.
+        asks for that. Only judges do.
     probe: ask each server at the start whether it honours seeds and gives log-probabilities (three or more calls of
         16 tokens), and vLLM and SGLang whether they continue an assistant's turn. False, for metered servers, assumes
         seeds and log-probabilities and sends a prompt that ends with such a turn unchanged.

@@ -75,7 +75,7 @@ async def compacted(
 
 
 async def answer(drawn: Draws, rounds: Sequence[Round], grader: Grader | None) -> Solution:
-    """The last round's trajectory, or the vote over a last round of several.
+    """The last round's trajectory, or the vote if it has several.
 
     Raises ValueError if a vote has no grader, and if the schedule planned no round.
     """
