@@ -1,1 +1,1 @@
-"""What samples: one module per engine, each a `pacore_lab.interfaces.Backend`."""
+"""The backends: one module per engine, each with a `pacore_lab.interfaces.Backend`."""

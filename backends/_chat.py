@@ -1,4 +1,4 @@
-"""Prompts as token ids, for the engines in this process: the checkpoint's own chat template and the context's bound."""
+"""Prompts as token ids, for engines that take tokens: the checkpoint's own chat template, and the context's limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pacore_lab.types import Model, Prompt
 class Rendered:
     """A request as an engine takes it. max_tokens: what is left of the context, or less if less was asked for.
 
-    text: of equal ones the tokens are equal too; a beginning to go on from stands apart in it, behind a NUL.
+    text: equal texts have equal tokens; a beginning to continue is set apart by a NUL.
     """
 
     text: str
@@ -28,7 +28,10 @@ class Rendered:
 
 
 def prefix_of(prompt: Prompt) -> str | None:
-    """The text to go on from, None for a prompt that asks for a new turn. Raises RequestError for what is no text."""
+    """The final assistant's turn, to be continued; None for a prompt that asks for a new turn.
+
+    Raises RequestError if the turn is not plain text.
+    """
     if not prompt or prompt[-1]["role"] != "assistant":
         return None
     content = prompt[-1].get("content")
@@ -41,8 +44,8 @@ class Chat:
     """Renders conversations with a transformers tokenizer, in a thread of its own.
 
     context_length: tokens of prompt and answer together. Raises BackendError for a tokenizer that cannot do it.
-    prefill: whether a text can be cut between any two tokens and both parts decoded apart (not where the decoder drops
-    the blank of a first word), so that what is new after a given beginning is exactly what was drawn.
+    prefill: whether a text can be cut between any two tokens and both parts decoded separately (not if the decoder
+    drops the space of a first word), so that the text after a given beginning is exactly what was sampled.
     """
 
     def __init__(self, model: Model, tokenizer: Any, context_length: int) -> None:
@@ -67,9 +70,9 @@ class Chat:
             tokens = encode(text)
             if prefix is None:
                 return text, tokens
-            # The beginning stands as it is: templates rewrite an assistant's turn. When the model said it, its first
-            # token stood apart from the prompt's last, so they may not merge into one; where they do not, the whole
-            # text is split, which no tokenizer takes for the start of a sentence.
+            # The beginning is added unchanged, since templates rewrite an assistant's turn. When the model wrote it,
+            # its first token was apart from the prompt's last, so the two must not merge. If they do not, the text is
+            # tokenized as a whole: alone, the beginning may be taken for the start of a sentence.
             whole = encode(text + prefix)
             apart = whole if whole[: len(tokens)] == tokens else tokens + encode(prefix)
             return f"{text}\0{prefix}", apart
@@ -80,16 +83,16 @@ class Chat:
         self.prefill = {before + after for before, after in cuts} == {"a b c"}
 
     async def render(self, request: Request) -> Rendered:
-        """Raises RequestError for what the template refuses, and for a prompt that leaves no room for an answer.
+        """Raises RequestError if the template refuses the prompt, and if the prompt leaves no room for an answer.
 
-        A prompt that ends with a turn of the assistant is left open, to go on from.
+        A prompt that ends with an assistant's turn is left open, to be continued.
         """
         loop = asyncio.get_running_loop()
         prefix = prefix_of(request.prompt)
         if prefix is not None and not self.prefill:
             raise RequestError(
-                f"the prompt ends with an assistant's turn, which {self.model.name} cannot go on from exactly: its "
-                "tokenizer drops blanks between texts; end the prompt with another turn"
+                f"the prompt ends with an assistant's turn, which {self.model.name} cannot continue exactly: its "
+                "tokenizer drops spaces between texts; end the prompt with another turn"
             )
         try:
             text, tokens = await loop.run_in_executor(self._thread, self._render, json.dumps(request.prompt), prefix)

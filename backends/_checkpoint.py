@@ -1,4 +1,4 @@
-"""The checkpoint behind `model.path`: where it is, what it is (fingerprint), and loading it with transformers."""
+"""The checkpoint behind `model.path`: finding it, fingerprinting it, and loading it with transformers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BLOCK, BLOCKS = 1 << 16, 64
 def locate(model: Model) -> Path | None:
     """The local folder of `model.path` (as given, else relative to the repository), or None for a hub id.
 
-    Raises BackendError where it is neither, without importing anything heavy.
+    Raises ConfigError if it is not set, BackendError if it is neither; imports nothing heavy.
     """
     if model.path is None:
         raise ConfigError(f"model.path is not set for {model.name}: give a folder with weights, or a hub id")
@@ -65,8 +65,8 @@ def _listing(folder: Path) -> str:
 def fingerprint(model: Model, folder: Path | None, commit: str | None) -> str:
     """Names what decides the distribution of samples: weights, tokenizer, chat template, dtype, RoPE and context.
 
-    A folder is known by the contents of its files (large weights by header, size and sampled blocks), so it may move; a
-    hub id by its commit.
+    A folder is identified by the contents of its files (large weights by header, size and sampled blocks), so that it
+    can be moved; a hub id by its commit.
     """
     digest = hashlib.sha256()
     if folder is None:
@@ -104,7 +104,7 @@ def _hash_weights(file: Path, whole: bool) -> str:
 
 
 def load(model: Model, folder: Path | None, device: str) -> tuple[Any, Any]:
-    """Model in eval mode on `device`, and tokenizer. Raises BackendError in one line."""
+    """The model in eval mode on `device`, and its tokenizer. Raises BackendError in one line."""
     import torch
     import transformers
 
@@ -144,7 +144,7 @@ def _unusable(model: Model, error: Exception) -> BackendError:
 
 
 def context_of(model: Model, config: Any) -> int:
-    """Tokens of prompt and answer together. Raises BackendError where the checkpoint cannot hold as many."""
+    """Tokens of prompt and answer together. Raises BackendError if the checkpoint cannot hold that many."""
     own = int(config.get_text_config().max_position_embeddings)
     if model.yarn_factor is not None:
         assert model.yarn_original is not None
@@ -158,7 +158,7 @@ def context_of(model: Model, config: Any) -> int:
 
 
 def vocabulary_of(model: Model, config: Any) -> int:
-    """How many tokens the model chooses from. Raises BackendError where model.top_logprobs asks for more."""
+    """How many tokens the model chooses from. Raises BackendError if model.top_logprobs asks for more."""
     size = int(config.get_text_config().vocab_size)
     if model.top_logprobs > size:
         raise BackendError(
@@ -168,7 +168,7 @@ def vocabulary_of(model: Model, config: Any) -> int:
 
 
 def config_overrides(model: Model, config: Any) -> dict[str, Any]:
-    """What of the checkpoint's config YaRN changes; {} without it. Keys are those of a transformers config.json."""
+    """YaRN's changes to the checkpoint's config; {} without YaRN. Keys are those of a transformers config.json."""
     if model.yarn_factor is None:
         return {}
     rope = {
@@ -176,20 +176,20 @@ def config_overrides(model: Model, config: Any) -> dict[str, Any]:
         "rope_type": "yarn",
         "factor": model.yarn_factor,
         "original_max_position_embeddings": model.yarn_original,
-        "attention_factor": 1.0,  # the attention temperature stays what the model was trained with
+        "attention_factor": 1.0,  # the attention temperature stays as the model was trained
     }
     return {"max_position_embeddings": context_of(model, config), "rope_parameters": rope}
 
 
 def _stretch(config: Any, model: Model) -> None:
     """Apply model.context_length and YaRN to a transformers config, in place."""
-    context_of(model, config)  # refuses
+    context_of(model, config)  # refuses too long a context
     for key, value in config_overrides(model, config).items():
         setattr(config.get_text_config(), key, value)
 
 
 def stop_tokens(generation_config: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends a turn, of the generation config and of the tokenizer."""
+    """Every token that ends a turn, from the generation config and the tokenizer."""
     eos = generation_config.eos_token_id
     ids = eos if isinstance(eos, list) else [eos]
     return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)

@@ -16,14 +16,14 @@ from pacore_lab.errors import BackendError
 
 WARDEN = Path(__file__).with_name("_warden.py")
 TAIL = 256 * 1024
-"""Bytes of the end of a log in which a reason is looked for."""
+"""Bytes at the end of a log that are searched for a reason."""
 LONGEST = 300
 
 
 def interpreter(python: str | None) -> str:
-    """`backend.python`: None is this interpreter, else an interpreter or a virtual environment's folder.
+    """The interpreter that `backend.python` names, itself or by its virtual environment's folder; None is this one.
 
-    Raises BackendError where there is none.
+    Raises BackendError if there is none.
     """
     if python is None:
         return sys.executable
@@ -52,9 +52,9 @@ class Child:
         fds: Sequence[int] = (),
         seconds: float = 10,
     ) -> Child:
-        """Start a program, which inherits `fds`; `env` comes on top of our environment.
+        """Start a program that inherits `fds`; `env` is added to our environment.
 
-        seconds: after SIGTERM, until everything it started gets SIGKILL.
+        seconds: from SIGTERM until everything it started gets SIGKILL.
         """
         log = Path(tempfile.mkdtemp(prefix=f"pacore-{name}-")) / "log.txt"
         given = ",".join(map(str, fds))
@@ -66,7 +66,7 @@ class Child:
                 stderr=output,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
                 pass_fds=fds,
-                start_new_session=True,  # a Ctrl-C in the terminal is ours alone
+                start_new_session=True,  # a Ctrl-C in the terminal reaches us alone
             )
         return cls(process, log, seconds)
 
@@ -75,11 +75,11 @@ class Child:
         return self._process.returncode is not None
 
     async def wait(self) -> int:
-        """The exit code, once the program and everything it started have gone."""
+        """The exit code, once the program and everything it started have ended."""
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Stop the program, and wait until nothing of it runs; safe to call twice, and to be cancelled."""
+        """Stop the program and wait until nothing of it runs; safe to call twice, and to cancel."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -89,7 +89,7 @@ class Child:
             await self._process.wait()
 
     def now_ready(self) -> None:
-        """From here on, what it wrote while it started no longer counts as a reason."""
+        """From here on, the output of its start no longer counts as a reason."""
         self._since = self.log.stat().st_size
 
     def discard_log(self) -> None:
@@ -111,7 +111,7 @@ class Child:
 
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-# What engines write before a line: "(EngineCore pid=12) ERROR 07-31 12:00:00 [core.py:1]", "[2026-07-31 12:00:00 TP0]"
+# What engines put before a line: "(EngineCore pid=12) ERROR 07-31 12:00:00 [core.py:1]", "[2026-07-31 12:00:00 TP0]"
 PREFIX = re.compile(
     r"^(?:\([\w ]+?(?:pid=\d+)?\)\s?)?(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\]\s?)?"
     r"(?:\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^\]]*\]\s?)?"
@@ -119,7 +119,7 @@ PREFIX = re.compile(
 RAISED = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|OutOfMemory\w*|Timeout|Refused)(?::.*)?$")
 TRACEBACK = "Traceback (most recent call last)"
 CHAINED = re.compile(r"^(?:During handling of the above|The above exception was the direct cause)")
-# What is raised because something else went wrong: never the reason when there is another.
+# Consequences of other errors: never the reason if there is another.
 SECOND_HAND = re.compile(
     r"^(?:SystemExit|KeyboardInterrupt|asyncio\.exceptions\.CancelledError|(?:\w+\.)*BrokenPipeError|EOFError"
     r"|ConnectionResetError|(?:\w+\.)*EngineDeadError|ProcessLookupError)"
@@ -141,10 +141,10 @@ MEMORY_SHORT = re.compile(
 
 
 def root_cause(log_text: str, memory_key: str = "backend.gpu_memory_utilization") -> str:
-    """The line of an engine's log that names why it failed, at most 300 characters; "" for an empty log.
+    """The line of an engine's log that says why it failed, at most 300 characters; "" for an empty log.
 
-    The exception at the end of the first traceback that is not merely the consequence of another; without one, the last
-    line that says error, else the last line.
+    It is the exception at the end of the first traceback that is not merely the consequence of another; without one,
+    the last line that says error, else the last line.
     """
     lines = [_clean(line) for line in log_text.replace("\r", "\n").split("\n")]
     reason = _raised(lines) or next((line for line in reversed(lines) if PLAIN.search(line)), "")
@@ -181,7 +181,7 @@ def _raised(lines: list[str]) -> str:
 
 
 def _indented(lines: list[str]) -> list[str]:
-    """What of a message of several lines belongs to the exception's line above."""
+    """The indented lines below an exception's line, which belong to its message."""
     end = next((i for i, line in enumerate(lines) if not line.startswith(" ")), len(lines))
     return lines[:end]
 

@@ -1,4 +1,4 @@
-"""Where an engine in this process prints."""
+"""Redirects the output of an engine in this process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from multiprocessing import resource_tracker
 
 @contextlib.contextmanager
 def output_to(handle: int) -> Iterator[None]:
-    """What this process and the children it starts meanwhile print goes to a file: engines write to the terminal.
+    """Redirects to a file the output of this process and of the children it starts meanwhile: engines use the terminal.
 
-    The children do not hear a Ctrl-C either: it is for the run to end them.
+    The children ignore a Ctrl-C too: the run ends them.
     """
-    resource_tracker.ensure_running()  # it unblocks the signal when it starts
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, and of what it starts
+    resource_tracker.ensure_running()  # before the signal is blocked: starting it unblocks the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # for this thread and the processes it starts
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)

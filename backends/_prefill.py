@@ -1,4 +1,4 @@
-"""Whether a server goes on from a turn of the assistant, as if the model had said that itself, and how to ask it to."""
+"""Whether a server can continue an assistant's turn, as if the model had written it, and how to ask for that."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "vLLM": {"continue_final_message": True, "add_generation_prompt": False},
     "SGLang": {"continue_final_message": True},
 }
-"""What a chat request needs besides, by engine."""
+"""The extra fields of a request to continue a turn, by engine."""
 ASKED = {"role": "user", "content": "1 + 1?"}
 BEGUN = "<think>\nHm.\n</think>\n\nIt is "
-"""A beginning that templates like to rewrite: with a thought, and with a blank at its end."""
+"""The start of an answer that templates like to rewrite: it has a thought, and a space at its end."""
 
 
 async def continuation(
     session: Session, root: str, engine: str, model: str, template: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], str]:
-    """The fields with which a server goes on from an assistant's turn, none where it does not, and how that is known.
+    """The request fields that make a server continue an assistant's turn (none if it cannot), and how that is known.
 
-    engine: its name and version. The server's own /tokenize says whether its chat template leaves the turn as it is:
-    many add an empty thought to it, or take the thought out. Never fails.
+    engine: its name and version. The server's own /tokenize shows whether its chat template leaves the turn unchanged:
+    many templates add an empty thought to it or remove the thought. Never fails.
     """
     fields = FIELDS.get(engine.partition(" ")[0])
     if fields is None:
-        return {}, "not known of this engine"
+        return {}, "not known for this engine"
     common = {"model": model, **({"chat_template_kwargs": dict(template)} if template else {})}
     begun = {**common, "messages": [ASKED, {"role": "assistant", "content": BEGUN}], **fields}
     try:
@@ -42,7 +42,7 @@ async def continuation(
         return {}, plain(f"not shown by /tokenize: {error}")
     if whole != opening + text:
         return {}, "its chat template rewrites an assistant's turn"
-    return fields, "goes on from an assistant's turn as it is, by /tokenize"
+    return fields, "continues an assistant's turn unchanged, by /tokenize"
 
 
 async def _tokens(session: Session, root: str, ask: Mapping[str, Any]) -> list[int]:

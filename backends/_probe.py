@@ -39,7 +39,7 @@ Ask = Callable[[int, bool], Awaitable[Answer]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listed:
-    """What a server says of the model: weights (path or hub id), context in tokens; None where it does not say.
+    """What a server says about the model: weights (path or hub id), context in tokens; None if it does not say.
 
     n_ctx: llama.cpp's context, which is not in its list of models. vllm: whether it, or one of several, is vLLM.
     """
@@ -55,7 +55,7 @@ class Listed:
         return self.max_model_len or self.n_ctx
 
     def same(self, other: Listed) -> bool:
-        """By the list of models alone."""
+        """Compares the lists of models alone."""
         return (self.weights, self.max_model_len) == (other.weights, other.max_model_len)
 
     def __str__(self) -> str:
@@ -64,16 +64,16 @@ class Listed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What chat completions showed, in the words of `Capabilities`."""
+    """What chat completions showed, in the terms of `Capabilities`."""
 
     seeds: Literal["none", "request"]
     logprobs: Literal["none", "chosen", "topk"]
-    prefill: Mapping[str, Any] = field(default_factory=dict)  # the fields that ask for it; none: it cannot
+    prefill: Mapping[str, Any] = field(default_factory=dict)  # the fields that ask for it; empty if it cannot
     evidence: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Unknown(Exception):
-    """A call of the probe that gave no answer. `refused`: the server does not take such a request."""
+    """A probe call without an answer. refused: the server does not take such a request."""
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
         super().__init__(reason)
@@ -81,7 +81,7 @@ class _Unknown(Exception):
 
 
 async def listed(session: Session, root: str, model: str) -> Listed:
-    """GET /models: is anybody there, do they know the model? Many servers lack it. Raises BackendError, Lost."""
+    """GET /models: is a server there, does it know the model? Many servers lack it. Raises BackendError, Lost."""
     try:
         status, raw, refusal = await session.get(f"{root}/models")
     except Lost as lost:
@@ -100,7 +100,7 @@ async def listed(session: Session, root: str, model: str) -> Listed:
         raise BackendError(f"{root} does not serve {model!r}; it has {there}: set model.name=")
     weights, length, owner = (models.get(model, {}).get(key) for key in ("root", "max_model_len", "owned_by"))
     return Listed(
-        # a path or a hub id: the server may move, the samples stay
+        # a path or a hub id: the server may move and keep its samples
         weights=weights if isinstance(weights, str) and "/" in weights else None,
         max_model_len=_count(length),
         owner=owner if isinstance(owner, str) else "",
@@ -123,7 +123,7 @@ async def identify(session: Session, roots: Sequence[str], model: str, *, engine
 
 
 async def all_of(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all; if one raises, the others are cancelled and its error comes out."""
+    """The results of all; if one raises, the others are cancelled and its error is raised."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
         return await asyncio.gather(*tasks)
@@ -160,9 +160,9 @@ async def _engine_of(session: Session, root: str, owner: str) -> tuple[str, int 
 
 
 async def found_by(ask: Ask, root: str, *, seeded: bool, top: int = 0) -> Found:
-    """Three small calls, one after the other: in one batch the same seed may well give another text.
+    """Three small calls or more, one after the other: in one batch the same seed may well give another text.
 
-    top: how many likeliest tokens are asked for along with log-probabilities.
+    top: how many of the likeliest tokens to ask for along with log-probabilities.
     """
     said = {"seeds": "" if seeded else "not sent (backend.seed=false)"}
     seeds: Literal["none", "request"] = "none"
@@ -180,7 +180,7 @@ async def found_by(ask: Ask, root: str, *, seeded: bool, top: int = 0) -> Found:
     except _Unknown as unknown:
         said["logprobs"] = said["usage"] = f"unknown: {unknown}"
         said["seeds"] = said["seeds"] or said["logprobs"]
-        refused = unknown.refused  # perhaps the log-probabilities only
+        refused = unknown.refused  # perhaps only the log-probabilities
     if seeded and (scored or refused):
         try:
             once = await _patiently(ask, SEEDS[0], False)
@@ -189,14 +189,14 @@ async def found_by(ask: Ask, root: str, *, seeded: bool, top: int = 0) -> Found:
         except _Unknown as unknown:
             said["seeds"] = f"unknown: {unknown}"
     for finding in sorted({text for text in said.values() if text.startswith("unknown")}):
-        log.warning("%s: what it can do is %s; backend.probe=false believes in it all the same", root, finding)
+        log.warning("%s: what it can do is %s; backend.probe=false assumes it all the same", root, finding)
     if warning := WARNINGS.get(said["seeds"]):
         log.warning("%s %s", root, warning)
     return Found(seeds=seeds, logprobs=logprobs, evidence=said)
 
 
 def together(roots: Sequence[str], engines: Sequence[str], found: Sequence[Found]) -> Found:
-    """The weakest of what several servers can do."""
+    """What all of several servers can do."""
     evidence = {"server": "; ".join(f"{root}: {engine}" for root, engine in zip(roots, engines, strict=True))}
     for key in found[0].evidence:
         texts = [each.evidence[key] for each in found]
@@ -231,7 +231,7 @@ async def _compared(ask: Ask, one: Answer, again: Answer) -> tuple[Literal["none
 
 
 async def _patiently(ask: Ask, seed: int, logprobs: bool) -> Answer:
-    """Raises _Unknown; EngineDead and the like come through."""
+    """Raises _Unknown; EngineDead and the like pass through."""
     reason = ""
     for pause in (*PAUSES, None):
         try:

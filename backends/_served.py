@@ -1,4 +1,4 @@
-"""An inference server, started for the run on this machine, asked through the OpenAI API, and stopped with the run."""
+"""An inference server on this machine: started for the run, used through the OpenAI API, stopped with the run."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SHAPING_FLAGS = ("--quantization", "--kv-cache-dtype", "--torchao-config")
 
 @dataclass(kw_only=True, eq=False)
 class Served:
-    """What vLLM's and SGLang's servers (`backends.served`) have in common.
+    """The common part of vLLM's and SGLang's servers (`backends.served`).
 
-    python: an interpreter, or a virtual environment, that has the engine; None is this one.
+    python: the interpreter or virtual environment that has the engine; None is this one.
     port: on 127.0.0.1; None takes a free one.
-    tensor_parallel_size, data_parallel_size: GPUs per copy of the model, and copies.
+    tensor_parallel_size: GPUs per copy of the model. data_parallel_size: copies of the model.
     load_format: "dummy" gives random weights of the right shape, to measure speed.
-    start_timeout: seconds until the server has to be ready.
+    start_timeout: seconds that the server may take to start.
     extra_body: further fields of every request; they are part of the fingerprint.
-    env: environment variables for the server. args: any further flags of its command.
+    env: environment variables for the server. args: further flags of its command.
     """
 
     engine: ClassVar[str]
@@ -74,14 +74,14 @@ class Served:
             raise ValueError(
                 f"backend.args has {', '.join(taken)}, which the lab sets itself: use backend.* and model.*"
             )
-        self._inner(1)  # refuses what it does not like of extra_body
+        self._inner(1)  # refuses bad fields of extra_body
 
     def _flags(self, model: str, overrides: Mapping[str, Any], context: int) -> list[str]:
-        """Of its command, all that is its own."""
+        """The engine's own flags of the command."""
         raise NotImplementedError
 
     def _overrides(self, config: Any) -> dict[str, Any]:
-        """What of the checkpoint's config YaRN changes, as this engine reads it."""
+        """YaRN's changes to the checkpoint's config, as this engine reads them."""
         raise NotImplementedError
 
     def _inner(self, port: int) -> OpenAI:
@@ -100,7 +100,7 @@ class Served:
         python, folder = interpreter(self.python), locate(self.model)
         config, _ = await asyncio.to_thread(load_tokenizer, self.model, folder)
         context = context_of(self.model, config)
-        vocabulary_of(self.model, config)  # refuses
+        vocabulary_of(self.model, config)  # refuses too large a top_logprobs
         flags = self._flags(str(folder or self.model.path), self._overrides(config), context)
         digest = await asyncio.to_thread(fingerprint, self.model, folder, getattr(config, "_commit_hash", None))
         self._fingerprint = ":".join([f"{self.engine.lower()}-server", digest, *self._shaping()])
@@ -122,7 +122,7 @@ class Served:
         self._watch = asyncio.create_task(self._die_with_child(self._child))
 
     def _shaping(self) -> list[str]:
-        """What of the options decides the distribution of samples, for the fingerprint."""
+        """The options that decide the distribution of samples, for the fingerprint."""
         words = " ".join(self.args).replace("=", " ").split()
         shaping = [f"{a} {b}" for a, b in pairwise(words) if a in SHAPING_FLAGS]
         shaping += ["random weights"] if self.load_format == "dummy" else []
@@ -153,7 +153,7 @@ class Served:
             raise EngineDead(self._dead)
         if self._client is None:
             raise EngineDead(f"{self.engine}'s server is not running: start() it first")
-        call = asyncio.timeout(None)  # runs out when the server dies
+        call = asyncio.timeout(None)  # expires when the server dies
         try:
             async with call:
                 self._calls.add(call)

@@ -15,14 +15,14 @@ from pacore_lab.errors import EngineDead
 log = logging.getLogger(__name__)
 
 Check = Callable[[str], Awaitable[str | None]]
-"""The root of a server -> None if it is there, else what is the matter with it."""
+"""The root of a server -> None if the server is there, else what is wrong with it."""
 
 
 @dataclass(slots=True, eq=False)
 class Server:
-    """root: its base URL. in_flight: our requests that it holds. away: why it counts as away, None while present.
+    """root: its base URL. in_flight: how many of our requests it holds. away: why it is away, None while it is present.
 
-    calm_at: when (on the loop's clock) it wants to be asked again. since: when it went away, local time.
+    calm_at: when it may be asked again, on the loop's clock. since: when it went away, in local time.
     """
 
     root: str
@@ -34,7 +34,7 @@ class Server:
 
 
 class Servers:
-    """The servers of a run. They are taken to be present until `lost` says otherwise; `check` finds them again.
+    """The servers of a run. A server counts as present until `lost` is called for it, and again once `check` finds it.
 
     interval: seconds between two checks of a server that is away.
     patience: seconds without any server after which a run ends.
@@ -44,15 +44,15 @@ class Servers:
         self.all = [Server(root) for root in roots]
         self._check, self._interval, self._patience = check, interval, patience
         self._clock = asyncio.get_running_loop().time
-        self._any = asyncio.Event()  # set while one server or more is present
+        self._any = asyncio.Event()  # set while at least one server is present
         self._any.set()
         self._dark_since = 0.0
         self._closed = False
 
     def ranked(self, key: bytes) -> list[Server]:
-        """All servers, in the order in which they suit requests of that key (rendezvous hashing).
+        """All servers, the best for this key first (rendezvous hashing).
 
-        The same key has the same order in every run, and a server that leaves moves only its own keys.
+        A key has the same order in every run, and a server that goes away moves only its own keys.
         """
         if len(self.all) == 1:
             return self.all
@@ -60,10 +60,10 @@ class Servers:
         return sorted(self.all, key=lambda server: blake2b(server.root.encode(), key=name, digest_size=8).digest())
 
     def pick(self, ranked: Sequence[Server], tried: Collection[Server] = ()) -> Server | None:
-        """The best of the present servers that were not tried; None if there is none.
+        """The best of the present servers that are not in `tried`; None if there is none.
 
-        That is the first in rank, whose prefix cache holds the prompt, unless it has clearly more to do than another.
-        A server that asked to be left alone is taken only if all did (the first to be free), never for a second try.
+        This is the first in rank, whose prefix cache holds the prompt, unless it is clearly busier than another. If
+        a server asked to be left alone, it is picked only if all did (the first to be free), never for a second try.
         """
         there = [server for server in ranked if server.away is None and server not in tried]
         now = self._clock()
@@ -79,12 +79,12 @@ class Servers:
         server.calm_at = max(server.calm_at, self._clock() + min(seconds, 600.0))
 
     def calm_in(self, tried: Collection[Server]) -> float:
-        """Seconds until a present server that was not tried, because it is avoided, may be asked."""
+        """Seconds until the first present server that is not in `tried` may be asked; infinite if there is none."""
         waits = [server.calm_at for server in self.all if server.away is None and server not in tried]
         return max(min(waits, default=math.inf) - self._clock(), 0.0)
 
     def lost(self, server: Server, reason: str) -> None:
-        """The server is away until `check` finds it; it is asked at once, and then every `interval` seconds."""
+        """Marks the server as away until `check` finds it. It is checked at once, and then every `interval` seconds."""
         if server.away is not None or self._closed:
             return
         server.away, server.since = reason, time.strftime("%Y-%m-%d %H:%M:%S")
@@ -94,7 +94,7 @@ class Servers:
         server.watch = asyncio.create_task(self._until_back(server))
 
     async def some(self) -> None:
-        """Returns when a server is present. Raises EngineDead when there was none for `patience` seconds."""
+        """Waits until a server is present. Raises EngineDead if there is none for `patience` seconds."""
         while not self._any.is_set():
             try:
                 async with asyncio.timeout_at(self._dark_since + self._patience):
@@ -106,7 +106,7 @@ class Servers:
                 ) from None
 
     async def close(self) -> None:
-        self._closed = True  # a request that loses its connection now is no news of its server
+        self._closed = True  # from now on a lost connection says nothing about its server
         watches = [server.watch for server in self.all if server.watch is not None]
         for watch in watches:
             watch.cancel()
@@ -114,7 +114,7 @@ class Servers:
 
     async def _until_back(self, server: Server) -> None:
         said = ""
-        while (reason := await self._check(server.root)) is not None:  # None at once: just a connection that broke
+        while (reason := await self._check(server.root)) is not None:  # None at once: only a connection broke
             server.away = reason
             if reason != said:
                 others = sum(other.away is None for other in self.all)

@@ -1,4 +1,4 @@
-"""HTTP to chat servers: one session for all of them, and what goes wrong in it as the lab's errors."""
+"""HTTP to chat servers: one session for all of them, whose failures become the lab's errors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from backends.chat_wire import Answer, message_of, plain, reason_of, seconds_of
 from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError
 from pacore_lab.interfaces import OnChunk
 
-FILES = 65_536  # how many files and connections to ask of the system: many start a process with 1,024
+FILES = 65_536  # open files, connections included, to ask of the system: often a process starts with 1,024
 KEEP_ALIVE = 2  # seconds an idle connection is kept: far less than the 5 after which vLLM and SGLang drop it
-GONE = 120  # seconds of silence of the other machine's kernel (not of its server) until a connection counts as lost
+GONE = 120  # seconds of silence from the other machine's kernel (not its server) until a connection counts as lost
 
 
 class Lost(TransientError):
-    """No connection, or none that lasted, or a gateway found none: the server may be away. `reason`: in short."""
+    """The connection failed or broke, or a gateway found no server: the server may be away. reason: a short form."""
 
     def __init__(self, message: str, *, reason: str, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after)
@@ -35,7 +35,7 @@ class Lost(TransientError):
 
 
 class Session:
-    """Opened within a running event loop. Raises BackendError for a key that is not in the environment."""
+    """Must be opened within a running event loop. Raises BackendError if the key is not in the environment."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class Session:
         )
 
     async def get(self, url: str, ask: bytes | None = None) -> tuple[int, bytes, BackendError | None]:
-        """Status, body and the error that a status other than 2xx means, within connect_timeout. Raises Lost.
+        """Status, body and, for a status other than 2xx, its error; all within connect_timeout. Raises Lost.
 
-        ask: what to post, where the URL wants to be asked something.
+        ask: the body of a POST; None sends a GET.
         """
         timeout = aiohttp.ClientTimeout(total=self._connect_timeout)
         try:
@@ -79,13 +79,13 @@ class Session:
         return response.status, raw, None if good else self._refusal(url.removesuffix("/models"), response, raw)
 
     async def post(self, root: str, body: bytes, answer: Answer, on_chunk: OnChunk | None) -> None:
-        """Sends a chat request and takes the answer in. Raises TransientError, RequestError or EngineDead."""
+        """Sends a chat request and reads the reply into `answer`. Raises TransientError, RequestError or EngineDead."""
         data = body if len(body) < 1 << 20 else io.BytesIO(body)  # aiohttp warns of bytes above 1 MiB
         try:
             async with self._http.post(self._chat[root], data=data, allow_redirects=False) as response:
                 if not 200 <= response.status < 300:
                     raise self._refusal(root, response, await response.read())
-                if on_chunk is None or response.content_type == "application/json":  # or it cannot stream
+                if on_chunk is None or response.content_type == "application/json":  # or the server cannot stream
                     chunk = answer.add(await response.read())
                     if on_chunk is not None:
                         on_chunk(chunk)
@@ -105,7 +105,7 @@ class Session:
                 for line in lines:
                     data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
                     if data == b"[DONE]":
-                        with suppress(OSError, aiohttp.ClientError):  # read the end: the connection is used again
+                        with suppress(OSError, aiohttp.ClientError):  # read to the end, to reuse the connection
                             async with asyncio.timeout(1):
                                 await content.readany()
                         return
@@ -137,12 +137,12 @@ class Session:
 
 
 def root_of(base_url: str) -> str:
-    """base_url as `{root}/chat/completions` wants it. Raises ValueError."""
+    """The URL before `/chat/completions`. Raises ValueError."""
     url = base_url.strip().rstrip("/").removesuffix("/chat/completions")
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         good = False
     if not good or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"\s", url):
         shown = re.sub(r"//.*@", "//***@", base_url)
@@ -153,13 +153,13 @@ def root_of(base_url: str) -> str:
 def watched_socket(address: tuple[Any, ...]) -> socket.socket:
     """A socket that notices within about `GONE` seconds that the other machine has vanished without a word.
 
-    A generation may take hours and send nothing meanwhile, so that silence itself is no sign: TCP has to ask.
+    A generation may send nothing for hours, so silence alone means nothing: TCP has to ask.
     """
     family, kind, protocol, *_ = address
     made = socket.socket(family, kind, protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     wanted = {"TCP_KEEPIDLE": GONE // 2, "TCP_KEEPALIVE": GONE // 2, "TCP_KEEPINTVL": GONE // 8, "TCP_KEEPCNT": 4}
-    wanted["TCP_USER_TIMEOUT"] = GONE * 1000  # the same for a request that is under way: TCP would try for 15 minutes
+    wanted["TCP_USER_TIMEOUT"] = GONE * 1000  # the same for data under way: TCP would retry for 15 minutes
     for name, value in wanted.items():
         with suppress(OSError):
             if hasattr(socket, name):
@@ -177,14 +177,14 @@ def _fault(root: str, error: Exception, always_lost: bool = False) -> BackendErr
     reason = reason_of(error)
     lost = isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError))
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError) and error.errno is None:
-        lost = False  # our own idle_timeout: the server is there, its stream stands still
+        lost = False  # our own idle_timeout: the server is there, but its stream has stalled
     if lost or always_lost:
         return Lost(f"{root}: {reason}", reason=reason)
     return TransientError(f"{root}: {reason}")
 
 
 def _allow_files() -> None:
-    """Lift this process's own limit on open files towards what the system lets it have."""
+    """Raise this process's own limit on open files as far as the system allows, up to `FILES`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

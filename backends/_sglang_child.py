@@ -1,8 +1,8 @@
 """The program around sglang.Engine: `python _sglang_child.py FD`, run by backends.sglang in an interpreter with SGLang.
 
-Standalone (standard library and sglang only), so that interpreter needs nothing of the lab. JSON objects, one per line,
-go over the inherited socket FD. The first one in holds the engine's arguments, the first one out says "ready". Then in:
-a request, or {"abort": id}; out: what is new of a request. When the socket closes, everything ends.
+Standalone (standard library and sglang only), so that the interpreter need not have the lab. The inherited socket FD
+carries JSON objects, one per line. The first one in holds the engine's arguments, and the first one out says "ready".
+Then requests and {"abort": id} come in, and their new output goes out. When the socket closes, everything ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Message = dict[str, Any]
 
 
 class Wire(asyncio.Protocol):
-    """One end of the socket. What is sent within a turn of the event loop goes out in one write."""
+    """One end of the socket. All messages of one turn of the event loop go out in one write."""
 
     def __init__(self, receive: Callable[[Message], None], lost: Callable[[], None]) -> None:
         self._receive, self._lost = receive, lost
@@ -99,7 +99,7 @@ class Server:
 
     async def abort(self, number: int) -> None:
         while (task := self.tasks.get(number)) is not None:
-            self.manager.abort_request(rid=name_of(number))  # nothing happens while the engine does not know it yet
+            self.manager.abort_request(rid=name_of(number))  # has no effect until the engine knows it
             await asyncio.wait([task], timeout=0.1)
 
     async def answer(self, number: int, message: Message) -> None:
@@ -130,12 +130,12 @@ class Server:
 
 
 def name_of(number: int) -> str:
-    """No name is the beginning of another: SGLang aborts all whose names begin with the one given."""
+    """No name is a prefix of another, since SGLang aborts all requests whose names start with the given one."""
     return f"{number}."
 
 
 def means_of(out: Message, told: int) -> Message:
-    """Mean log-probability of the likeliest tokens, of each place after the first `told`, if they were asked for."""
+    """The likeliest tokens' mean log-probability, at each place after the first `told`; {} unless asked for."""
     meta = out["meta_info"]
     places = (meta.get("output_top_logprobs") or ())[told : meta["completion_tokens"]]
     means = [math.fsum(entry[0] for entry in place) / len(place) for place in places]
@@ -143,7 +143,7 @@ def means_of(out: Message, told: int) -> Message:
 
 
 def last(number: int, out: Message, sent: str, told: int) -> Message:
-    """The end of a request: the text beyond `sent`, why it ended, and its figures."""
+    """The last message of a request: the text beyond `sent`, why it ended, and its figures."""
     meta = out["meta_info"]
     reason = meta["finish_reason"]
     if reason["type"] == "abort" and reason.get("status_code") == 400:
@@ -162,7 +162,7 @@ def last(number: int, out: Message, sent: str, told: int) -> Message:
 
 
 def launch(settings: Message) -> tuple[Any, Message]:
-    """The engine, and what it says of itself. Ends the process, with a line, where there can be none."""
+    """The engine and its description. Ends the process, with one line, if it cannot be made."""
     try:
         import sglang
         from sglang.srt.server_args import ServerArgs
@@ -182,7 +182,7 @@ def launch(settings: Message) -> tuple[Any, Message]:
 
 def main() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]  # has a sglang.py and an openai.py
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]  # it has a sglang.py and an openai.py
     end = socket.socket(fileno=int(sys.argv[1]))
     with end.makefile("rb", buffering=0) as lines:
         line = lines.readline()

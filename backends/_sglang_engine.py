@@ -1,4 +1,4 @@
-"""The engine's process, as the event loop of the lab sees it: start it, ask it, abort, notice its death, close it."""
+"""The engine's process, as seen from the lab's event loop: start it, ask it, abort, notice its death, close it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pacore_lab.interfaces import Chunk, OnChunk
 
 PROGRAM = Path(__file__).with_name("_sglang_child.py")
 PATIENCE = 10
-"""Seconds that a cancelled stream waits for what the engine still had of it."""
-LOGPROBS_ENV = {"SGLANG_RETURN_ORIGINAL_LOGPROB": "1"}  # else log-probabilities are those after the temperature
+"""Seconds that a cancelled stream waits for the engine's last chunks."""
+LOGPROBS_ENV = {"SGLANG_RETURN_ORIGINAL_LOGPROB": "1"}  # else log-probabilities are taken after the temperature
 OWN_ENV = {
     **LOGPROBS_ENV,
     "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1",  # for the few tokens that SGLang keeps for itself
@@ -28,7 +28,7 @@ MEMORY_KEY = "backend.mem_fraction"
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """Who waits for a request, and what came of it so far."""
+    """A pending request: who waits for it, and what has arrived so far."""
 
     on_chunk: OnChunk | None
     future: asyncio.Future[Message]
@@ -54,7 +54,7 @@ class Engine:
 
     @classmethod
     async def start(cls, python: str, arguments: Message, env: Mapping[str, str], seconds: float) -> Engine:
-        """Raises BackendError when it is not ready in time; then nothing of it is left running."""
+        """Raises BackendError if it is not ready in time; nothing of it is then left running."""
         ours, theirs = socket.socketpair()
         with theirs:
             command = [python, str(PROGRAM), str(theirs.fileno())]
@@ -81,7 +81,10 @@ class Engine:
         return engine
 
     async def ask(self, message: Message, on_chunk: OnChunk | None) -> tuple[Message, Call]:
-        """The engine's last word on a request, and all that came of it. Cancelling aborts it, and hands on the rest."""
+        """The engine's last message on a request, and the call with all that arrived.
+
+        Cancelling aborts the request and still delivers its last chunks.
+        """
         if self._dead:
             raise EngineDead(self._dead)
         assert self._wire is not None
@@ -98,7 +101,7 @@ class Engine:
         finally:
             del self._calls[number]
             if call.future.done():
-                call.future.exception()  # seen, also where nobody asks any more
+                call.future.exception()  # marks it as seen, even if nobody awaits it
         return call.future.result(), call
 
     async def close(self, *, keep_log: bool = False) -> None:

@@ -1,9 +1,9 @@
 """Runs a program and leaves nothing of it behind: `python _warden.py SECONDS FD[,FD] PROGRAM ARGUMENT...`
 
-Standalone, standard library only. It stands between the lab and an engine, in a session of its own. The program ends
-by itself, or when the lab closes this process's stdin, or when the lab dies in whatever way: then it gets SIGTERM, and
-after SECONDS everything it started gets SIGKILL. The exit code is the program's (128 + n for signal n); once this
-process has gone, so has everything below it.
+Standalone, with the standard library only. The warden stands between the lab and an engine, in a session of its own.
+The program ends by itself, or is stopped when the lab closes this process's stdin or dies in any way. To stop it, the
+warden sends it SIGTERM, and after SECONDS sends SIGKILL to everything that it started. The exit code is the program's
+(128 + n for signal n). Once the warden has gone, so has everything below it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 
 REST = 1.5
-"""Seconds in which helpers of a program that has ended may end too, such as the one that unlinks shared memory."""
+"""Seconds that a finished program's helpers get to finish too, such as the one that unlinks shared memory."""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -49,7 +49,7 @@ class Warden:
     def _become(self, fds: list[int], command: list[str]) -> int:
         try:
             os.setsid()
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # should this warden be killed itself
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # in case this warden is killed itself
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             for fd in fds:
@@ -80,13 +80,13 @@ class Warden:
         return 128 + signal.SIGKILL if self.code is None else self.code
 
     def _wait(self, seconds: float, *, for_program: bool = False) -> None:
-        """Until nobody is left, or the program is not, or the time is up."""
+        """Wait until no child is left, or the program has ended (if for_program), or the time is up."""
         deadline = time.monotonic() + seconds
         while self._reap() and not (for_program and self.code is not None) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def _reap(self) -> bool:
-        """Whether there are children left. Notes how the program ended."""
+        """Reap the children that have ended; whether any are left. Notes how the program ended."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.bell, 1024)
         while True:
@@ -102,7 +102,7 @@ class Warden:
 
 
 def children() -> list[int]:
-    """Our direct children; on a system without /proc those of the program's group have to do."""
+    """Our direct children; none on a system without /proc, where the program's group is all that can be killed."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for entry in os.listdir("/proc"):

@@ -1,4 +1,4 @@
-"""The OpenAI chat API's answers and errors, read from their bytes; no I/O."""
+"""The OpenAI chat API's answers and errors, parsed from their bytes; no I/O."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pacore_lab.types import Completion, mean_and_windows, text_of
 
 
 class Answer:
-    """A chat completion as it comes in, whole ("message") or in pieces ("delta").
+    """A chat completion as it arrives, whole ("message") or in pieces ("delta").
 
-    top: of how many likeliest tokens a confidence is made. fewest: how many of them the server gave where it gave
-    least; where that is less than `top`, no confidence is made.
+    top: how many of the likeliest tokens each confidence averages over. fewest: the fewest of them that the server gave
+    for any token; a token with fewer than `top` gets no confidence.
     """
 
     __slots__ = (
@@ -39,15 +39,15 @@ class Answer:
         self.logprobs: list[float] = []
         self.finish_reason: str | None = None
         self.begun = False
-        self.tokens = self.prompt_tokens = self.cached_tokens = 0  # tokens: as counted here
-        self.generated_tokens: int | None = None  # as reported
+        self.tokens = self.prompt_tokens = self.cached_tokens = 0  # tokens: our own count
+        self.generated_tokens: int | None = None  # the server's count
 
     def add(self, raw: bytes) -> Chunk:
-        """Takes in a body or a `data:` line; the text that is new in it. Raises TransientError."""
+        """Takes in a body or a `data:` line and returns its new text. Raises TransientError."""
         try:
             return self._add(json.loads(raw))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TransientError(f"the server's answer is no chat completion: {plain(message_of(raw))}") from error
+            raise TransientError(f"the server's answer is not a chat completion: {plain(message_of(raw))}") from error
 
     def _add(self, event: Any) -> Chunk:
         if event.get("error"):
@@ -57,7 +57,7 @@ class Answer:
             self.generated_tokens = int(usage.get("completion_tokens") or 0)
             self.cached_tokens = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
         if not event.get("choices"):
-            return Chunk(text="", tokens=0)  # the last of a stream holds only the usage
+            return Chunk(text="", tokens=0)  # the last event of a stream holds only the usage
         choice = event["choices"][0]
         part = (choice["delta"] or {}) if "delta" in choice else choice["message"]
         content = text_of(part.get("content"))
@@ -82,7 +82,7 @@ class Answer:
         for token in scored:
             given = [float(other["logprob"]) for other in token.get("top_logprobs") or ()]
             self.fewest = min(self.fewest, len(given))
-            if len(given) >= self.top:  # vLLM puts the chosen token before the likeliest, whatever its rank
+            if len(given) >= self.top:  # vLLM lists the chosen token first, whatever its rank
                 made.append(confidence(heapq.nlargest(self.top, given)))
         self.confidences += made
         return made
@@ -92,7 +92,7 @@ class Answer:
         return "".join([*self.reasoning, *self.content])
 
     def completion(self, max_tokens: int | None, *, clamped: bool = False) -> Completion:
-        """Raises TransientError for what is no sample of the model."""
+        """Raises TransientError for an answer that is not a sample of the model."""
         if not self.begun:
             raise TransientError("the server's answer holds no choices")
         if self.finish_reason in ("abort", "error"):  # the engine's own doing: not a sample of the model
@@ -115,12 +115,12 @@ class Answer:
 
 
 def _mended(text: str) -> str:
-    """Surrogate pairs that a stream tore apart are joined; a lone one becomes U+FFFD, so that it can be stored."""
+    """Joins surrogate pairs that a stream tore apart; a lone surrogate becomes U+FFFD, so that it can be stored."""
     return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def message_of(raw: bytes) -> str:
-    """The server's own words in an error body."""
+    """The server's own message in an error body."""
     text = raw.decode("utf-8", "replace")
     with suppress(ValueError):
         body = json.loads(text)
@@ -136,7 +136,7 @@ def plain(text: str) -> str:
 
 
 def seconds_of(retry_after: str) -> float | None:
-    """A Retry-After header, seconds or an HTTP date, in seconds from now."""
+    """A Retry-After header (seconds or an HTTP date) in seconds from now; None if it is neither."""
     try:
         seconds = float(retry_after)
     except ValueError:
@@ -148,7 +148,7 @@ def seconds_of(retry_after: str) -> float | None:
 
 
 def reason_of(error: Exception) -> str:
-    """What befell a connection, in a few words."""
+    """Why a connection failed, in a few words."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the host {error.host} is not known"
     if isinstance(error, aiohttp.ClientConnectorError):

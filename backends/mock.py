@@ -20,8 +20,8 @@ class Mock:
 
     delay: mean seconds per answer; each request has its own, between 0 and twice that.
 
-    A token is four characters. Log-probabilities and confidences are made up of a hash of the text: a trajectory has a
-    level of its own, about which its tokens scatter. To go on from a given beginning is to answer as always.
+    A token is four characters. Log-probabilities and confidences are made up from a hash of the text: each trajectory
+    has its own level, around which its tokens scatter. A beginning to continue gets a whole answer, as usual.
     """
 
     model: Model

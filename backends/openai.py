@@ -1,6 +1,6 @@
-"""Servers that speak the OpenAI chat API (vLLM, SGLang, llama.cpp, a hosted one): one or several that serve one model.
+"""One or several servers that speak the OpenAI chat API (vLLM, SGLang, llama.cpp, a hosted one) and serve one model.
 
-The payload is the published PaCoRe client's: model, messages, temperature, top_p; whatever else is in it was asked for.
+The payload is the published PaCoRe client's (model, messages, temperature, top_p), plus only the requested fields.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pacore_lab.types import Completion, Model, Prompt, SamplingParams
 OWN_FIELDS = {"model", "messages", "temperature", "top_p", "max_tokens", "seed", "logprobs", "n"}
 OWN_FIELDS |= {"stream", "stream_options", "chat_template_kwargs", "top_logprobs"}
 OWN_FIELDS |= {"continue_final_message", "add_generation_prompt"}
-MOST_TOP_LOGPROBS = 20  # by the API; a server of one's own may be started for more
+MOST_TOP_LOGPROBS = 20  # the API's limit; your own server can be started with more
 ABOUT_LENGTH = re.compile(r"context|max_(new_|completion_)?tokens|input tokens|n_ctx", re.IGNORECASE)
 
 
 @dataclass
 class _Live:
-    """What `start` opens and finds out, and the messages encoded last: siblings share them."""
+    """The findings and connections of `start`, and the messages encoded last, which siblings share."""
 
     session: Session | None = None
     servers: Servers | None = None
@@ -47,27 +47,28 @@ class _Live:
 class OpenAI:
     """Chat-completions servers as a Backend.
 
-    base_url: http://host:port, with or without /v1 or /v1/chat/completions; or a list of those, which serve the same
-        weights with the same context. A request goes to the server with the fewest of ours, those of one prompt to
-        one server while that is about as good; a server that fails is left out until it answers again.
+    base_url: http://host:port, with or without /v1 or /v1/chat/completions; or a list of such URLs, all with the same
+        weights and context. Requests with one prompt go to one server, unless it is clearly busier than the least busy
+        one; a server that fails is left out until it answers again.
     api_key_env: the NAME of the environment variable that holds the key, None for a server without one.
     seed: send each request's seed; False for servers that refuse the field.
     schema: the server holds answers to a JSON schema (`response_format`), as vLLM, SGLang and llama.cpp do; False never
-        asks it to. Only judges ask.
+        asks for that. Only judges do.
     probe: ask each server at the start whether it honours seeds and gives log-probabilities (three or more calls of
-        16 tokens), and vLLM and SGLang whether they go on from an assistant's turn; False believes the former, for
-        metered servers, and sends a prompt that ends with such a turn as it is: what that means is up to the server.
-    connect_timeout: seconds to connect, and for the server to answer `start`. Generation has no time limit.
+        16 tokens), and vLLM and SGLang whether they continue an assistant's turn. False, for metered servers, assumes
+        seeds and log-probabilities and sends a prompt that ends with such a turn unchanged.
+    connect_timeout: seconds to connect, and to answer the short questions of `start`. Generation has no time limit.
     idle_timeout: seconds without a byte after which a stream that has begun counts as broken.
-    health_interval: seconds between two questions to a server that is away, whether it is back.
-    patience: seconds to wait, with all servers away, for the first to come back; then the run ends.
+    health_interval: seconds between two checks of a server that is away.
+    patience: seconds to wait for a server while all are away; then the run ends.
     extra_body: further fields of every request (`{"top_k": 20}`); they are part of the fingerprint.
 
-    Without `usage` from the server, tokens are counted by log-probabilities, else by chunks of a stream, else not at
-    all; `counted` is then False. An aborted trajectory's tokens are its chunks: a lower bound, as a busy server puts
-    several tokens into one. A max_tokens beyond what the context has left is clamped to that, and recorded.
-    For model.top_logprobs=k a vLLM server has to be started with --max-logprobs of k + 1 or more: the chosen token
-    takes a place in its list of the likeliest, whatever its rank.
+    If a server reports no `usage`, tokens are counted from log-probabilities, else from the chunks of a stream, else
+    not at all; `counted` is then False. An aborted trajectory is counted from its chunks: by their
+    log-probabilities or vLLM's running count, else as one token each, a lower bound, since a busy server puts several
+    into one chunk. A max_tokens beyond the rest of the context is clamped to it, and the clamping is recorded.
+    For model.top_logprobs=k a vLLM server has to be started with --max-logprobs of k + 1 or more: its list of the
+    likeliest tokens starts with the chosen one, whatever its rank.
     """
 
     model: Model
@@ -99,7 +100,7 @@ class OpenAI:
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """Each base_url as `{root}/chat/completions` wants it."""
+        """Each base_url, up to `/chat/completions`."""
         urls = [self.base_url] if isinstance(self.base_url, str) else self.base_url
         return tuple(root_of(url) for url in urls)
 
@@ -169,11 +170,11 @@ class OpenAI:
                 if isinstance(fault, Lost):
                     servers.lost(server, fault.reason)
                 if on_chunk is not None and answer.begun:
-                    raise  # whoever asked has seen a part of it, and has to begin anew
+                    raise  # the caller has seen a part of it, and has to start over
             finally:
                 server.in_flight -= 1
             tried.append(server)
-        first = min(faults, key=lambda fault: fault.retry_after or 0.0)  # from whoever can be asked again first
+        first = min(faults, key=lambda fault: fault.retry_after or 0.0)  # from the server that can be asked again first
         if first.retry_after is not None:
             first.retry_after = min(first.retry_after, servers.calm_in(tried))
         raise first
@@ -200,12 +201,12 @@ class OpenAI:
             if params.max_tokens is None or not ABOUT_LENGTH.search(str(refusal)):
                 raise
             body = self._body(messages, replace(params, max_tokens=None), request, stream=on_chunk is not None)
-            await session.post(root, body, answer, on_chunk)  # the server takes what is left of the context
+            await session.post(root, body, answer, on_chunk)  # the server takes the rest of the context
             completion = self._clamped(answer, params.max_tokens, refusal)
         if params.logprobs and completion.mean_logprob is None and (completion.content or completion.reasoning):
             raise EngineDead(f"{root} returns no log-probabilities; set model.logprobs=false")
         if answer.fewest < params.top_logprobs:
-            few = f"{root} gives {answer.fewest} of a place's {params.top_logprobs} likeliest tokens"
+            few = f"{root} gives {answer.fewest} of the {params.top_logprobs} likeliest tokens"
             raise RequestError(few) if answer.fewest else EngineDead(f"{few}; set model.top_logprobs=0")
         return completion
 
@@ -213,9 +214,9 @@ class OpenAI:
         length = self.capabilities.context_length
         room = length - answer.prompt_tokens if length and answer.prompt_tokens else 0
         completion = answer.completion(room if 0 < room < asked else None, clamped=True)
-        if completion.generated_tokens > asked:  # so the context was not what the server minded
+        if completion.generated_tokens > asked:  # so the context was not the server's objection
             made = completion.generated_tokens
-            raise RequestError(f"{refusal} (without max_tokens={asked} it gave {made} tokens, which is no clamping)")
+            raise RequestError(f"{refusal} (without max_tokens={asked} it gave {made} tokens, which is not clamping)")
         return completion
 
     async def _find(self, root: str, engine: str) -> _probe.Found:
@@ -233,31 +234,31 @@ class OpenAI:
         request = Request(id="probe", prompt=_probe.QUESTION, params=params, seed=seed)
         body = self._body(_encoded(_probe.QUESTION), params, request, stream=False)
         await self._live.session.post(root, body, answer, None)
-        answer.completion(None)  # raises for what is none
+        answer.completion(None)  # raises for an answer that is not a sample
         return answer
 
     async def _check(self, root: str) -> str | None:
-        """Is a server that was away there again, and still what it was?"""
+        """None if a server that was away is back and unchanged, else what is wrong with it."""
         assert self._live.session is not None, "closed"
         try:
             now = await _probe.listed(self._live.session, root, self.model.name)
         except Lost as lost:
             return lost.reason
         except EngineDead:
-            return None  # it is there, and says so to every request: the run's end, not an absence
+            return None  # it is there, and every request will hear this: the run ends
         except BackendError as error:
             return str(error)
         return None if now.same(self._live.listed) else f"it came back with {now}"
 
     def _open(self, prompt: Prompt) -> dict[str, Any]:
-        """What has a server go on from the assistant's turn that ends a prompt. Raises RequestError if it cannot."""
+        """The fields that make a server continue a final assistant's turn, if any. Raises RequestError if it cannot."""
         found = self._live.found
         if found is None or prefix_of(prompt) is None:
             return {}
         if not found.prefill:
             raise RequestError(
-                "the prompt ends with an assistant's turn, and the server does not go on from one "
-                f"({found.evidence['prefill']}); backend.probe=false sends it as it is"
+                "the prompt ends with an assistant's turn, and the server cannot continue one "
+                f"({found.evidence['prefill']}); backend.probe=false sends it unchanged"
             )
         return dict(found.prefill)
 
@@ -266,7 +267,7 @@ class OpenAI:
         return {**self.extra_body, **({"chat_template_kwargs": dict(template)} if template else {})}
 
     def _body(self, messages: bytes, params: SamplingParams, request: Request, *, stream: bool) -> bytes:
-        """The payload around the encoded messages; what is the same in all requests is encoded once."""
+        """The payload around the encoded messages; the fields that requests share are encoded once."""
         opened = self._open(request.prompt)
         key = (params, request.schema, stream, bool(opened))
         frame = self._live.frames.get(key)
@@ -276,7 +277,7 @@ class OpenAI:
                 rest["max_tokens"] = params.max_tokens
             if params.logprobs:
                 rest["logprobs"] = True
-            if params.top_logprobs:  # of vLLM one more: of its list the chosen token takes a place, whatever its rank
+            if params.top_logprobs:  # one more from vLLM: its list includes the chosen token, whatever its rank
                 rest["top_logprobs"] = params.top_logprobs + self._live.listed.vllm
             if request.schema is not None:
                 form = {"name": "answer", "strict": True, "schema": json.loads(request.schema)}

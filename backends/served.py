@@ -1,4 +1,4 @@
-"""vLLM's and SGLang's own servers, started for the run, asked through the OpenAI API, and stopped with it."""
+"""vLLM's and SGLang's own servers: started for the run, used through the OpenAI API, stopped with the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backends.sglang import sglang_overrides
 
 @dataclass(kw_only=True, eq=False)
 class VLLMServer(Served):
-    """vLLM's server, with its own `python -m vllm.entrypoints.openai.api_server`.
+    """vLLM's own server, `python -m vllm.entrypoints.openai.api_server`.
 
     gpu_memory_utilization: share of each GPU's memory that vLLM may take.
     """
@@ -42,23 +42,23 @@ class VLLMServer(Served):
             *("--data-parallel-size", str(self.data_parallel_size)),
             *("--gpu-memory-utilization", str(self.gpu_memory_utilization)),
             *("--load-format", self.load_format),
-            *("--max-logprobs", str(max(20, self.model.top_logprobs + 1))),  # 20 is its default; asked for is one more
-            *("--generation-config", "vllm"),  # of the checkpoint's, its end tokens only
+            *("--max-logprobs", str(max(20, self.model.top_logprobs + 1))),  # 20 is its default; we ask for one more
+            *("--generation-config", "vllm"),  # uses only the end tokens of the checkpoint's
             *("--enable-prefix-caching", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
         ]
 
 
 @dataclass(kw_only=True, eq=False)
 class SGLangServer(Served):
-    """SGLang's server, with its own `python -m sglang.launch_server`.
+    """SGLang's own server, `python -m sglang.launch_server`.
 
     mem_fraction: share of each GPU's memory for weights and cache; None is SGLang's own choice.
-    seeds: a seed gives its text (deterministic inference, slower); False is faster, and then the stored samples are the
-        only record.
+    seeds: a seed determines its text (deterministic inference, slower); False is faster, but only the store then
+        repeats a sample.
 
     SGLang keeps the last two tokens of the context for itself, so a trajectory that fills it ends two tokens early.
-    In a stream its server leaves out the log-probabilities, and so the confidences, of tokens without text of their own
-    (the end of the turn, parts of a character); `backends.sglang` has them all.
+    In a stream, its server leaves out the log-probabilities, and so the confidences, of tokens without text of their
+    own (the end of the turn, parts of a character); `backends.sglang` has them all.
     """
 
     engine = "SGLang"
@@ -86,7 +86,7 @@ class SGLangServer(Served):
             *("--tp-size", str(self.tensor_parallel_size)),
             *("--dp-size", str(self.data_parallel_size)),
             *("--load-format", self.load_format),
-            *("--sampling-defaults", "openai"),  # of the checkpoint's generation config, its end tokens only
+            *("--sampling-defaults", "openai"),  # uses only the end tokens of its generation config
             *("--enable-cache-report", "--enable-metrics", "--log-level-http", "warning"),
             *memory,
             *(["--enable-deterministic-inference"] if self.seeds else []),

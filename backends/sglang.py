@@ -28,25 +28,25 @@ OWN_ARGS = {
 SHAPING_ARGS = ("quantization", "kv_cache_dtype", "torchao_config")
 """Engine arguments that decide the distribution of samples, for the fingerprint."""
 SPARE = 6
-"""Tokens of context that SGLang keeps for itself, asked for on top so that a whole context can be filled."""
+"""Tokens of context that SGLang keeps for itself, requested on top so that a whole context can be filled."""
 
 
 @dataclass(kw_only=True, eq=False)
 class SGLang:
     """Samples with sglang.Engine, one request per trajectory; siblings share the prefix cache.
 
-    With `seeds` a request's seed gives its text, whatever else is in the batch (SGLang's deterministic inference).
-    Log-probabilities are the model's own, before temperature and top-p.
+    With `seeds`, a request's seed determines its text, whatever else is in the batch (SGLang's deterministic
+    inference). Log-probabilities are the model's own, before temperature and top-p.
 
-    python: an interpreter, or a virtual environment, that has SGLang; None is this one.
-    tensor_parallel_size, data_parallel_size: GPUs per copy of the model, and copies.
+    python: the interpreter or virtual environment that has SGLang; None is this one.
+    tensor_parallel_size: GPUs per copy of the model. data_parallel_size: copies of the model.
     mem_fraction: share of each GPU's memory for weights and cache; None is SGLang's own choice.
     load_format: "dummy" gives random weights of the right shape, to measure speed.
-    seeds: False is faster, and then the stored samples are the only record.
+    seeds: False is faster, but only the store then repeats a sample.
     stream_interval: tokens per chunk of a trajectory that may be aborted.
-    start_timeout: seconds until the engine has to be ready.
+    start_timeout: seconds that the engine may take to start.
     env: environment variables for the engine.
-    engine_args: any further field of SGLang's ServerArgs.
+    engine_args: further fields of SGLang's ServerArgs.
     """
 
     model: Model
@@ -87,7 +87,7 @@ class SGLang:
         return self._fingerprint
 
     async def start(self) -> None:
-        interpreter(self.python)  # refuses, before anything takes its time
+        interpreter(self.python)  # refuses a wrong path before anything slow
         folder = locate(self.model)
         config, tokenizer = await asyncio.to_thread(load_tokenizer, self.model, folder)
         context, vocabulary = context_of(self.model, config), vocabulary_of(self.model, config)
@@ -156,7 +156,7 @@ class SGLang:
 
 
 def sglang_overrides(model: Model, config: Any) -> dict[str, Any]:
-    """`config_overrides` as SGLang reads them: it knows no attention_factor, and multiplies its own by attn_factor."""
+    """`config_overrides` for SGLang, which has no attention_factor and multiplies its own by attn_factor."""
     overrides = config_overrides(model, config)
     if overrides:
         factor = overrides["rope_parameters"]["factor"]
@@ -165,7 +165,7 @@ def sglang_overrides(model: Model, config: Any) -> dict[str, Any]:
 
 
 def _message(request: Request, prompt: Rendered, *, stream: bool) -> Message:
-    """Everything a default could decide is said: SGLang's max_new_tokens is 128 otherwise."""
+    """Sets everything that a default could decide: otherwise SGLang's max_new_tokens is 128."""
     params = request.params
     return {
         "prompt": pack("i", prompt.tokens),
@@ -176,7 +176,7 @@ def _message(request: Request, prompt: Rendered, *, stream: bool) -> Message:
             "top_k": -1,
             "min_p": 0.0,
             "json_schema": request.schema,
-            "sampling_seed": request.seed,  # of 63 bits; without deterministic inference SGLang ignores it
+            "sampling_seed": request.seed,  # 63 bits; without deterministic inference SGLang ignores it
         },
         "logprobs": params.logprobs,
         "top": params.top_logprobs,

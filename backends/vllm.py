@@ -36,15 +36,14 @@ SHAPING_ARGS = ("quantization", "kv_cache_dtype")
 class VLLM:
     """Samples with vLLM's asynchronous engine, one request per trajectory; siblings share the prefix cache.
 
-    A request's seed is given to the engine, but its text also depends, by rounding, on what else is in the batch: the
-    store is the record. Log-probabilities are the model's own, before temperature and top-p.
+    The engine is given each request's seed, but through rounding the text also depends on the rest of the batch: only
+    the store repeats it. Log-probabilities are the model's own, before temperature and top-p.
 
-    tensor_parallel_size, data_parallel_size: GPUs per copy of the model, and copies.
-    gpu_memory_utilization: share of each GPU's memory that vLLM may take; its rule for a CPU is
-        VLLM_CPU_KVCACHE_SPACE.
+    tensor_parallel_size: GPUs per copy of the model. data_parallel_size: copies of the model.
+    gpu_memory_utilization: share of each GPU's memory that vLLM may take; on a CPU, VLLM_CPU_KVCACHE_SPACE decides.
     load_format: "dummy" gives random weights of the right shape, to measure speed.
     stream_interval: tokens per chunk of a trajectory that may be aborted.
-    engine_args: any further field of vLLM's AsyncEngineArgs.
+    engine_args: further fields of vLLM's AsyncEngineArgs.
     """
 
     model: Model
@@ -145,7 +144,7 @@ class VLLM:
                 )
             except TypeError as error:
                 raise BackendError(f"backend.engine_args: {' '.join(str(error).split())}") from error
-            except Exception as error:  # whatever vLLM raises; the reason is often in its child's output only
+            except Exception as error:  # whatever vLLM raises; often only its child's output has the reason
                 raise BackendError(f"vLLM did not start: {self._reason(error)} (log: {name})") from error
             for handler in logging.getLogger("vllm").handlers:
                 if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
@@ -153,7 +152,7 @@ class VLLM:
             return engine
 
     def _reason(self, error: BaseException) -> str:
-        """Of the engine core's troubles this process hears only that there were some: the log tells."""
+        """Why the engine core failed; if this process only hears that it did, the log says why."""
         assert self._log is not None
         told = " ".join(str(error).split())[:300]
         if told and "root cause" not in told:
@@ -165,7 +164,7 @@ class VLLM:
         if engine is None or chat is None:
             raise EngineDead("the vLLM backend is not running: start() it first")
         prompt = await chat.render(request)
-        name = f"{request.id}-{next(self._numbers)}"  # vLLM takes a name twice without a word
+        name = f"{request.id}-{next(self._numbers)}"  # vLLM silently takes a name twice
         params = _sampling(request, prompt.max_tokens, stream=on_chunk is not None)
         outputs = engine.generate(
             {"type": "token", "prompt_token_ids": prompt.tokens}, params, name, priority=request.priority
@@ -188,7 +187,7 @@ class VLLM:
         return sampled.completion()
 
     async def _read_to_the_end(self, sampled: _Sampled, outputs: AsyncIterator[Any], name: str) -> None:
-        """As `sampled.read`, but a cancelled call still takes in what the aborted request had."""
+        """Like `sampled.read`, but a cancelled call still takes in the aborted request's last output."""
         reading = asyncio.create_task(sampled.read(outputs))
         try:
             await asyncio.shield(reading)
@@ -197,7 +196,7 @@ class VLLM:
             await asyncio.wait([aborting])
             await asyncio.wait([reading], timeout=10)
             reading.cancel()
-            reading.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody asks any more
+            reading.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody awaits it any more
             raise
 
     async def close(self) -> None:
@@ -205,7 +204,7 @@ class VLLM:
         if engine is not None:
             healthy = not engine.errored
             await asyncio.to_thread(engine.shutdown, timeout=0)
-            engine.shutdown = lambda *_: None  # its __del__ calls it again at the interpreter's end, and fails
+            engine.shutdown = lambda *_: None  # its __del__ calls it again when the interpreter exits, and fails
             if self._log is not None and healthy:
                 self._log.unlink(missing_ok=True)
         if self._chat is not None:
@@ -226,13 +225,13 @@ def _sampling(request: Request, max_tokens: int, *, stream: bool = False) -> Any
         structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
         logprobs=params.top_logprobs if params.logprobs else None,
         flat_logprobs=params.logprobs,
-        detokenize=stream,  # a whole text is decoded at once, in the end
+        detokenize=stream,  # a whole text is decoded once, at the end
         output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
     )
 
 
 class _Sampled:
-    """What came of a request so far."""
+    """The output of a request so far."""
 
     def __init__(self, chat: Chat, prompt: Rendered, top: int, on_chunk: OnChunk | None) -> None:
         self.chat, self.prompt, self.top, self.on_chunk = chat, prompt, top, on_chunk
@@ -251,7 +250,7 @@ class _Sampled:
             if piece.logprobs is not None:
                 places, flat = piece.logprobs.start_indices, piece.logprobs.logprobs
                 self.logprobs += [flat[i] for i in places]
-                if self.top:  # after the chosen token come the likeliest, it itself perhaps once more
+                if self.top:  # the chosen token, then the likeliest, perhaps with it once more
                     sure = [confidence(flat[i + 1 : i + 1 + self.top]) for i in places]
                     self.confidences += sure
             if self.on_chunk is not None and piece.token_ids:

@@ -1,10 +1,15 @@
-"""What decides: whole strategies and their parts.
+"""Strategies, and the parts they are made of.
 
-rounds      one round of PaCoRe: who is asked with which prompt, and when it is enough
-schedules   how wide each round is; adaptive and population hold those that look at the rounds so far, or never end
-compaction  what of a round's trajectories reaches the next
-orders      in which order; views: which of it each trajectory is shown; prompts: in which words
-weights     what a trajectory's vote counts; scorers: what a trajectory is worth; stopping: when answers are enough
+The strategies: pacore, single, majority_vote, adaptive_consistency, short_m_at_k, deepconf, parallel_probe, best_of_n,
+universal_self_consistency, genselect, allocated.
+
+rounds      one round of PaCoRe: whom it asks, with which prompt, and when it ends; the answer after the last round
+schedules   how wide each round is; adaptive: depending on the rounds so far; population: RSA's loops
+views       which messages each trajectory is shown; prompts, aggregation_prompts: the prompt that shows them
+orders      in which order a round's trajectories are compacted
+compaction  how trajectories become messages
+weights     how much a trajectory's vote counts; election: the vote; stopping: when the answers so far are enough
+scorers     how good a trajectory is; verdicts: which trajectory a model prefers
 """
 
 from strategies.adaptive import AgreementStop, ByDisagreement, Quorum, SkipAgreed, TokenBudget

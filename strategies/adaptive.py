@@ -1,7 +1,7 @@
-"""Schedules that look at what the rounds so far have said. Each wraps another one, `of`, and may be wrapped itself.
+"""Schedules that depend on the rounds so far. All but ByDisagreement wrap another schedule, `of`; all can be wrapped.
 
-All of them save compute against a fixed schedule; whether they keep its accuracy is to be measured, since PaCoRe partly
-wins by overruling wrong majorities (experiments/adaptive).
+They save compute compared with a fixed schedule. Whether they keep its accuracy has to be measured: part of PaCoRe's
+gain comes from overruling wrong majorities (experiments/adaptive).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pacore_lab.types import Round
 
 @dataclass(frozen=True, kw_only=True)
 class Quorum:
-    """Rounds of several go on as soon as `share` of their trajectories are there; the rest is aborted.
+    """Ends a round of several trajectories as soon as `share` of them are usable; the rest are aborted.
 
-    The first to finish are the short ones: finish_aborted=true keeps a store that others draw from unbiased.
+    Short trajectories finish first, so a store that other runs share becomes biased; finish_aborted=true prevents that.
     """
 
     of: Schedule
@@ -41,7 +41,7 @@ class Quorum:
 
 @dataclass(frozen=True, kw_only=True)
 class SkipAgreed:
-    """Ends after a round of several whose answers satisfy `rule`: their vote is the answer, nothing is synthesized."""
+    """Ends after a round of several trajectories whose answers satisfy `rule`: they vote, nothing is synthesized."""
 
     of: Schedule
     rule: StopRule
@@ -61,9 +61,9 @@ class SkipAgreed:
 class AgreementStop:
     """The first round ends as soon as its answers satisfy `rule` (adaptive consistency, arXiv 2305.11860, in round 1).
 
-    batch: so many trajectories are started at a time, which takes as many more steps and wastes nothing; None starts
-    all at once and aborts the rest. then: "vote" takes the vote of a round that ended so for the answer, "synthesize"
-    goes straight to the last round of one.
+    batch: start this many trajectories at a time, which takes more steps but wastes nothing; None starts all at once
+    and aborts the rest. then: if the round ended early, "vote" answers with its vote, and "synthesize" goes straight to
+    the last round of one.
     """
 
     of: Schedule
@@ -94,9 +94,9 @@ class AgreementStop:
 
 @dataclass(frozen=True, kw_only=True)
 class ByDisagreement:
-    """`first` trajectories, then as many of `most` as the share that disagrees with the largest class, then one.
+    """`first` trajectories, then `most` times the share of them outside the largest answer class, then one.
 
-    A trajectory without an answer disagrees. Where all agree the last round of one follows at once.
+    A trajectory without an answer counts as outside. If all agree, the last round of one follows at once.
     """
 
     first: int
@@ -117,11 +117,11 @@ class ByDisagreement:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBudget:
-    """`of`, within about so many generated tokens per problem, by what a trajectory of the rounds so far has cost.
+    """Runs `of`, narrowing its rounds so that a problem costs about `tokens`.
 
-    Aborted trajectories and what a compaction asked are part of that cost. A round that would not leave enough for the
-    last round of one is narrowed; where only that is left, it comes at once. The first round, of which no cost is
-    known, and that last trajectory are sampled whatever they cost.
+    The estimate is the mean cost per trajectory so far, aborted trajectories and the compaction's own samples included.
+    A round that would not leave enough for the last round of one is narrowed; if only that one fits, it follows at
+    once. The first round, whose cost is not known, and the last trajectory are sampled whatever they cost.
     """
 
     of: Schedule
@@ -146,6 +146,6 @@ class TokenBudget:
 
 
 def disagreement(classes: Sequence[int | None]) -> float:
-    """The share of answers outside the largest class, in [0, 1]; 1 where there is no valid answer."""
+    """The share of answers outside the largest class, in [0, 1]; 1 if there is no valid answer."""
     votes = Counter(name for name in classes if name is not None)
     return 1 - max(votes.values(), default=0) / len(classes)

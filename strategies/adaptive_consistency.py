@@ -1,4 +1,4 @@
-"""Self-consistency that stops when it knows enough (arXiv 2305.11860, 2401.10480)."""
+"""Self-consistency that stops when its answers agree enough (arXiv 2305.11860, 2401.10480)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from strategies.election import classified, elected, require_comparable
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveVote:
-    """`batch` samples at a time until `rule` says stop or `most` are there, then a vote over all that came.
+    """Samples `batch` trajectories at a time until `rule` says stop or there are `most`, then takes a vote over all.
 
-    Nothing is aborted, at the price of waiting for each batch. Adaptive consistency is batch=1 with a Beta or Dirichlet
-    rule; early-stopping self-consistency is batch=5 with windows of 5 that stop when unanimous.
-    by_last: after a stop by the rule only the last batch votes: the answer is that of the unanimous window, as in the
-    code of early-stopping self-consistency, whatever the windows before it said.
+    Nothing is aborted, but each batch has to be waited for. Adaptive consistency is batch=1 with a Beta or Dirichlet
+    rule; early-stopping self-consistency is batch=5 with a Unanimous rule of window 5.
+    by_last: after the rule says stop, only the last batch votes. The unanimous window then decides, whatever the
+    windows before it said, as in the code of early-stopping self-consistency.
     Raises ValueError for arguments out of range and for a grader whose answers cannot be compared.
     """
 

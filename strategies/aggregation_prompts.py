@@ -1,6 +1,6 @@
-"""P(x, M) of methods that differ from PaCoRe by their prompt: Mixture-of-Agents, AggLM, and one that revises.
+"""P(x, M) of methods that differ from PaCoRe in their prompt: Mixture-of-Agents, AggLM and sequential revision.
 
-The wordings are ours; what MoA and AggLM tell the model, and where it stands, are the papers'.
+The wording is ours; what MoA and AggLM tell the model, and in which turn, follows the papers.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ where you found a mistake, the same where you found none.
 
 @dataclass(frozen=True, kw_only=True)
 class SystemReferences:
-    """Renders `template` (Jinja2; `ref_responses`) into the system turn, behind what it says already; all else stays.
+    """Appends `template` (Jinja2; `ref_responses`) to the system turn, or adds one; the other turns stay unchanged.
 
-    So Mixture-of-Agents shows references (arXiv 2406.04692, table 1). Model text is data there. Without messages the
-    problem goes in unmodified.
+    Mixture-of-Agents shows references in this way (arXiv 2406.04692, table 1). Model text is inserted as data. Without
+    messages the prompt is the unmodified problem.
     """
 
     template: str = MOA
@@ -89,5 +89,5 @@ def agglm() -> Template:
 
 
 def revise() -> Template:
-    """The previous answer, to be checked and given again (after arXiv 2408.03314, section 6, but untrained)."""
+    """Asks for a check and a revision of the previous answer (after arXiv 2408.03314, section 6, but untrained)."""
     return Template(template=REVISE)

@@ -16,11 +16,11 @@ from strategies.rounds import Ask, compacted, draw
 
 @dataclass(frozen=True, kw_only=True)
 class Allocated:
-    """Each problem samples `first`; what is left of `mean` per problem goes to all in proportion to disagreement.
+    """Each problem samples `first` trajectories; what remains of `mean` per problem is shared out by disagreement.
 
-    Where all of `first` agree their answer is taken. Else the further trajectories join the first round, and one
+    If all `first` agree, their answer is final. Otherwise the further trajectories join the first round, and one
     trajectory is synthesized from all of them. The shares are known once every episode of the run has its first
-    answers, so all of them are in flight at once. roles: as in PaCoRe.
+    answers, so all episodes are in flight at once. roles: who explores and who synthesizes; () is the run's own model.
     """
 
     first: int

@@ -1,4 +1,4 @@
-"""Best-of-N: independent samples, and the one that a scorer likes best."""
+"""Best-of-N: the independent sample that a scorer rates highest."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from strategies.verdicts import none_presentable, presentable
 
 @dataclass(frozen=True, kw_only=True)
 class BestOfN:
-    """The trajectory of the highest score among n, the first of them where scores are equal.
+    """The trajectory with the highest score among n, the first one if scores are equal.
 
-    Failed and empty trajectories, and those that the scorer cannot score, never win; the reasons become notes.
-    vote: weighted Best-of-N (arXiv 2408.03314, section 5.1): scores add up over each class of answers that `grader`
-    tells apart, and the class of the largest sum wins.
+    Failed, empty and unscorable trajectories never win; the scorer's reasons become notes.
+    vote: weighted Best-of-N (arXiv 2408.03314, section 5.1): scores are summed over each class of answers that `grader`
+    considers equal, and the class with the largest sum wins.
     """
 
     n: int

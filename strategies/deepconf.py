@@ -1,6 +1,6 @@
 """DeepConf (arXiv 2508.15260): votes weighted, filtered and cut short by the confidence of passages.
 
-A token's confidence is in `Completion.confidences`; a group is a window of tokens, its confidence their mean.
+Token confidences are in `Completion.confidences`; a group is a window of tokens, and its confidence is their mean.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Score: TypeAlias = Literal["mean", "tail", "lowest_group", "bottom_10"]
 
 @dataclass(frozen=True, kw_only=True)
 class DeepConfOffline:
-    """n whole traces; of those with an answer the surest share `keep` votes, each with its score (section 3.2).
+    """Samples n complete traces. The most confident fraction `keep` of those with an answer vote, weighted by score.
 
-    score: mean of all tokens, of the last `tail` tokens, the lowest window of `window` tokens, or the mean of the
-    lowest 10 % of windows (sections 2 and 3.1). Of a trace shorter than the window, the trace is the window. Kept is
-    what reaches the (1 - keep) percentile of the scores.
+    score: the mean confidence of all tokens, of the last `tail` tokens, of the lowest window of `window` tokens, or of
+    the lowest 10 % of windows (sections 2 and 3.1). A trace shorter than the window is one window. Traces
+    that reach the (1 - keep) percentile of the scores are kept (section 3.2).
     Raises ValueError for arguments out of range and for a grader whose answers cannot be compared.
     """
 
@@ -69,12 +69,13 @@ class DeepConfOffline:
 
 @dataclass(frozen=True, kw_only=True)
 class DeepConfOnline:
-    """Traces are aborted once a whole window of theirs is less sure than a threshold (section 3.3).
+    """Aborts a trace once the confidence of a whole window falls below a threshold (section 3.3).
 
-    `warmup` whole traces set it: the (1 - keep) percentile of their lowest windows, so keep=0.1 is DeepConf-low and 0.9
-    DeepConf-high. The others of `budget` traces follow, `batch` at a time, and are looked at every `every` tokens. A
-    trace, of the warm-up too, has a vote if its lowest window reaches the threshold, and that window is its weight.
-    When the leading answer has the share `consensus` of the weight, the rest is aborted or not started.
+    `warmup` complete traces set the threshold: the (1 - keep) percentile of their lowest windows, so keep=0.1 is
+    DeepConf-low and 0.9 DeepConf-high. The rest of `budget` traces follow, `batch` at a time, and are checked every
+    `every` tokens. A trace, of the warm-up or later, votes if its lowest window reaches the threshold, weighted by that
+    window's confidence. Once the leading answer has the share `consensus` of the weight, the remaining traces are
+    aborted or not started.
     Raises ValueError for arguments out of range and for a grader whose answers cannot be compared.
     """
 
@@ -123,7 +124,7 @@ class DeepConfOnline:
         return elected(voters, rounds, weights=[poll.weights[voter.id] for voter in voters])
 
     async def _finished(self, arrivals: Arrivals, threshold: float, poll: _Poll) -> list[Trajectory]:
-        """Those of a batch that were let finish, until the vote is decided."""
+        """The traces of a batch that finish before the vote is decided; the unsure ones are aborted."""
         finished: list[Trajectory] = []
         async for trace in arrivals:
             if not trace.running:
@@ -144,7 +145,7 @@ class DeepConfOnline:
 
 
 class _Poll:
-    """The votes so far. Each answer is taken out of its trajectory once: that is slow, and a vote has hundreds."""
+    """The votes so far. Each answer is extracted only once: extraction is slow, and a vote has hundreds of traces."""
 
     def __init__(self, grader: Grader, consensus: float) -> None:
         self._grader, self._consensus = grader, consensus
@@ -165,7 +166,7 @@ class _Poll:
 
 
 def group_confidences(tokens: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
-    """The mean of each window of `window` tokens, sliding by one; of all tokens where there are fewer."""
+    """The mean of each window of `window` tokens, sliding by one token; of all tokens if there are fewer."""
     window = min(window, len(tokens))
     sums = np.concatenate([[0.0], np.cumsum(tokens)])
     means: npt.NDArray[np.float64] = (sums[window:] - sums[:-window]) / window
@@ -183,5 +184,5 @@ def _confidences(trace: Trajectory) -> npt.NDArray[np.float64]:
 
 
 def _percentile(scores: Sequence[float], keep: float) -> float:
-    """What a score has to reach to be among the surest share `keep`."""
+    """The score that a trace needs to be among the most confident fraction `keep`."""
     return float(np.percentile(scores, 100 * (1 - keep)))

@@ -1,4 +1,4 @@
-"""The answers of trajectories, which of them are the same, and the vote over them."""
+"""The answers of trajectories, their equivalence classes, and the vote over them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pacore_lab.votes import winners
 
 
 async def classified(trajectories: Sequence[Trajectory], grader: Grader) -> list[Trajectory]:
-    """The same trajectories with `answer` and `answer_class` set; classes are numbered in the order given."""
+    """The same trajectories with `answer` and `answer_class` set; classes are numbered by first appearance."""
     known = [trajectory.answer for trajectory in trajectories]
     answers = [answer or grader.extract(each) for each, answer in zip(trajectories, known, strict=True)]
     classes = await grader.classes(answers)
     return [
         trajectory
-        if (trajectory.answer, trajectory.answer_class) == (answer, name)  # known from a shorter list already
+        if (trajectory.answer, trajectory.answer_class) == (answer, name)  # already known from a shorter list
         else replace(trajectory, answer=answer, answer_class=name)
         for trajectory, answer, name in zip(trajectories, answers, classes, strict=True)
     ]
@@ -34,8 +34,8 @@ def elected(
 ) -> Solution:
     """The vote over classified trajectories: one trajectory of the winning class, or of each that ties.
 
-    weights: of each vote, 0 or more; None counts heads. ties: "expected" keeps all (the score is their mean), "random"
-    picks one by the trajectories' ids. No valid answer: no answer, with the reason.
+    weights: one per vote, 0 or more; None counts heads. ties: "expected" keeps all (the score is their mean), "random"
+    picks one, seeded by the trajectories' ids. Without a valid answer the solution is empty and gives the reason.
     """
     best = winners([trajectory.answer_class for trajectory in trajectories], weights)
     if not best:
@@ -47,7 +47,7 @@ def elected(
 
 
 def require_comparable(grader: Grader | None, key: str = "strategy.grader") -> None:
-    """Raises ValueError for a grader whose answers cannot be compared."""
+    """Raises ValueError if there is no grader, or if its answers cannot be compared."""
     if grader is None:
         raise ValueError(f"{key} is null, and a part of this strategy compares answers; set {key}=${{grader}}")
     if not getattr(grader, "comparable", True):

@@ -38,12 +38,12 @@ QUESTION = Question(prompt=Template(template=PROMPT), line=LINE, first=0)
 
 @dataclass(frozen=True, kw_only=True)
 class GenSelect:
-    """n solutions, and knock-out rounds over groups of at most `group` conclusions until one is left.
+    """Samples n solutions and holds knock-out rounds over groups of at most `group` conclusions until one is left.
 
-    Groups of a round are as even as can be; one of a single solution passes unasked. A verdict that cannot be read
-    passes its group's first solution on and leaves a note; without any verdict, since every request failed, there is
-    no answer. role: who judges. max_tokens: per verdict.
-    The paper repeats the whole 32 times over shuffled solutions and votes; this is one pass.
+    The groups of a round are as even as possible; a group of one advances without a verdict. If a verdict cannot be
+    read, the group's first solution advances and a note says so; if every request failed, there is no answer.
+    role: who judges. max_tokens: limit per verdict.
+    The paper repeats the tournament 32 times over shuffled solutions and takes a vote; this is one pass.
     """
 
     n: int = 8

@@ -1,4 +1,4 @@
-"""Self-consistency (arXiv 2203.11171): k independent samples, vote over equivalence classes of their answers."""
+"""Self-consistency (arXiv 2203.11171): k independent samples and a vote over equivalence classes of their answers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Weight: TypeAlias = Callable[[Trajectory], float]
 class MajorityVote:
     """Invalid answers never win, but their tokens count.
 
-    weight: of a trajectory's vote. ties: "expected" gives one trajectory of each tied class, and the
-    score is their mean; "random" picks one of them by the trajectories' ids, the same one each time.
+    weight: how much each trajectory's vote counts. ties: "expected" gives one trajectory of each tied class, and the
+    score is their mean; "random" picks one of them, the same one each time (seeded by the trajectories' ids).
     Raises ValueError for arguments out of range and for a grader whose answers cannot be compared.
     """
 

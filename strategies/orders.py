@@ -15,10 +15,10 @@ from strategies.majority_vote import Weight
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """By length of the whole content in characters, then `random.Random(42).shuffle`, as the published client does.
+    """By length of the whole content in characters, then `random.Random(42).shuffle`, as in the published client.
 
-    Equally long ones keep the order of their sample indices (the client leaves that to the order of arrival), so
-    that an interrupted run builds the same prompts as an uninterrupted one.
+    Trajectories of equal length stay in sample order, so that an interrupted run builds the same prompts as an
+    uninterrupted one; in the client they stay in order of arrival.
     """
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -37,7 +37,7 @@ class Arrival:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """By their place among those asked for; a Mixture-of-Agents shows its proposers so."""
+    """In draw order, as a Mixture-of-Agents shows its proposers."""
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         return list(trajectories)
@@ -45,7 +45,7 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True)
 class Shuffle:
-    """A shuffle of its own for each round, repeatable for a given seed."""
+    """A different shuffle for each round, repeatable for a given seed."""
 
     seed: int = 0
 
@@ -57,9 +57,9 @@ class Shuffle:
 
 @dataclass(frozen=True, kw_only=True)
 class ByWeight:
-    """By how sure the model was of them; empty and failed trajectories, which give no message, come last.
+    """Sorted by weight; empty and failed trajectories, which give no message, come last.
 
-    by: weighs trajectories (`strategies.weights`). Equal ones keep the published order.
+    by: weighs a trajectory (`strategies.weights`). Trajectories of equal weight keep the published order.
     """
 
     by: Weight
@@ -77,9 +77,9 @@ class ByWeight:
 
 @dataclass(frozen=True, kw_only=True)
 class ByClassSize:
-    """Trajectories with one answer next to one another, by the number of them; those without an answer come last.
+    """Grouped by answer, and the groups sorted by size; trajectories without an answer come last.
 
-    Within a class, and among classes of one size by their first trajectories, the published order stays.
+    Within a group the published order stays. Groups of equal size follow it by their first trajectories.
     """
 
     largest_first: bool
@@ -101,8 +101,8 @@ class ByClassSize:
 class Majority:
     """The trajectories with the most frequent answer first, or last; all others keep the published order.
 
-    Against the published order this shows what the place of the majority does to the next round. Where several answers
-    are the most frequent there is no majority, and the published order stays.
+    Compared with the published order, this shows how the majority's position affects the next round. If several answers
+    are equally frequent there is no majority, and the published order stays.
     """
 
     first: bool

@@ -24,13 +24,13 @@ class PaCoRe:
     """Rounds of w_r^(i) ~ pi(. | P(x, M_{r-1})), i = 1..K_r, and M_r = C(Omega_r); the last round answers.
 
     The defaults are the published design.
-    schedule: a `Schedule`, or widths such as [32, 4], to which the last round of one is added.
-    views: which of the messages each trajectory is shown; in the paper, all of them.
-    grader: compares answers for parts that need that, and for the vote where a schedule ends with a round of several.
-    roles: who samples the first round, the second, ...; the last name serves all further rounds. Without names, the
-    run's model samples. A list of names in place of one is asked in turn, as in the layers of a Mixture-of-Agents.
-    accumulate: show the messages of all rounds so far, the oldest first; in the paper, only those of the last round.
-    Raises ValueError for parts that do not go together.
+    schedule: a `Schedule`, or a list of widths such as [32, 4], after which a last round of one trajectory follows.
+    views: which messages each trajectory is shown; in the paper, all of them.
+    grader: compares answers, for the parts that need it and for the vote if the last round has several trajectories.
+    roles: who samples the first round, the second, ...; the last role also samples all further rounds. Without roles,
+    the run's model samples. A list in place of one role takes turns, as in the layers of a Mixture-of-Agents.
+    accumulate: show the messages of all rounds so far, the oldest first; in the paper, only the last round's.
+    Raises ValueError for parts that do not fit together.
     """
 
     schedule: Schedule | list[int] | tuple[int, ...]
@@ -73,7 +73,7 @@ class PaCoRe:
         drawn, shown = Draws(), list[Trajectory]()
         while plan := self._schedule(rounds):
             asks = self._asks(problem, messages, plan, len(rounds))
-            before, drawn, shown = spent(sampler), Draws(), []  # the last round's text is stored; free its memory
+            before, drawn, shown = spent(sampler), Draws(), []  # the previous round's text is stored: free it
             drawn = await draw(asks, plan, sampler, self._comparing)  # (1)
             shown = self.order(drawn.trajectories)
             rounds.append(drawn.round(shown, tokens=spent(sampler) - before))
@@ -84,7 +84,7 @@ class PaCoRe:
         return await answer(drawn, rounds, self.grader)  # (3)
 
     def _asks(self, problem: Problem, messages: tuple[Message, ...], plan: Plan, finished: int) -> list[Ask]:
-        """One ask for each run of neighbouring places that share a view and a role."""
+        """One `Ask` for each run of adjacent trajectories with the same view and role."""
         asked = self.roles[min(finished, len(self.roles) - 1)] if self.roles else None
         names = [asked] if asked is None or isinstance(asked, str) else asked
         places = [(view, names[i % len(names)]) for i, view in enumerate(self.views(messages, plan.width))]
@@ -103,6 +103,6 @@ def sequential(
     grader: Grader | None = None,
     roles: Sequence[str] = (),
 ) -> PaCoRe:
-    """n trajectories in a row, each with the one before as its reference: widths [1] * (n - 1), and the last."""
+    """n trajectories in a row, each shown the previous one as its reference: widths [1] * (n - 1), and the last."""
     require_count("strategy.n", n)
     return PaCoRe([1] * (n - 1), prompt=prompt, order=order, compaction=compaction, grader=grader, roles=roles)

@@ -1,8 +1,9 @@
-"""Parallel-Probe (arXiv 2602.03845): branches are asked for their answer while they think, and pruned or stopped by it.
+"""Parallel-Probe (arXiv 2602.03845): branches are probed for an answer while they think, and pruned or stopped by it.
 
-branches, warmup, patience and stable are those of the authors' evaluation (github.com/zhengkid/Parallel-Probe,
-evaluation_main_table.py), every is that of its data; the words of a probe and its length are ours. Their code asks once
-more before the first round that counts, and takes the majority again without the branches that it has just pruned.
+The defaults of branches, warmup, patience and stable are those of the authors' evaluation
+(github.com/zhengkid/Parallel-Probe, evaluation_main_table.py), and that of every is their data's; the probe's wording
+and length are ours. Their code differs in two ways: it probes once more before the first round that counts, and it
+takes the majority again without the branches that it has just pruned.
 """
 
 from __future__ import annotations
@@ -22,16 +23,15 @@ from strategies.election import classified, elected, require_comparable
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelProbe:
-    """`branches` at once; each time all that still run have `every` more tokens, a round of probes.
+    """Runs `branches` at once; whenever all running branches have `every` more tokens, each is probed.
 
-    A probe lets the model go on from a branch's text and `probe` for `probe_tokens` tokens, up to the brace that closes
-    the box. The majority of a round is that of the probes and of the finished branches' answers; on a tie the standing
-    one stays. A branch is aborted after `patience` rounds in a row in which its probe was not the majority, no answer
-    included; a probe that failed and the first `warmup` rounds do not count, the last running branch is kept, and an
-    aborted one has no vote.
-    After `stable` rounds in a row that left the majority as it was, all is aborted and the majority is the answer. Else
-    the finished branches vote.
-    A branch that waits for a slot holds up the probes of all: `concurrency` should exceed `branches`.
+    A probe continues a branch's text and `probe` for `probe_tokens` tokens, up to the brace that closes the box. The
+    majority of a round is taken over its probes and the finished branches' answers; a tie keeps the standing majority.
+    A branch is aborted after `patience` rounds in a row in which its probe was outside the majority or gave no answer.
+    Failed probes and the first `warmup` rounds do not count; the last running branch is kept; aborted branches do not
+    vote. After `stable` rounds in a row that leave the majority unchanged, all branches are aborted and the majority is
+    the answer. Otherwise the finished branches vote.
+    A branch that waits for a slot delays the probes of all: `concurrency` should exceed `branches`.
     Raises ValueError for arguments out of range and for a grader whose answers cannot be compared.
     """
 
@@ -50,7 +50,7 @@ class ParallelProbe:
             require_count(f"strategy.{key}", getattr(self, key))
         require_count("strategy.warmup", self.warmup, least=0)
         if not self.probe.endswith("{"):
-            raise ValueError(f"strategy.probe is {self.probe!r}; let it end with an open brace, e.g. \\boxed{{")
+            raise ValueError(f"strategy.probe is {self.probe!r}; end it with an open brace, e.g. \\boxed{{")
         require_comparable(self.grader)
 
     async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
@@ -69,7 +69,7 @@ class ParallelProbe:
         return elected(state.finished, state.rounds())
 
     async def _probe(self, problem: Problem, branches: Sequence[Trajectory], sampler: Sampler) -> list[Trajectory]:
-        """What each says when it is asked now; with the box around it, so that a grader reads it as any trajectory."""
+        """Each branch's answer if it had to answer now, in its box, so that a grader reads it like any trajectory."""
         texts = [branch.completion.content + self.probe for branch in branches]
         prompts = [(*problem.messages, ChatMessage(role="assistant", content=text)) for text in texts]
         calls = [sampler.sample(prompt, 1, max_tokens=self.probe_tokens) for prompt in prompts]
@@ -85,7 +85,7 @@ class ParallelProbe:
         return replace(trajectory, answer=self.grader.extract(trajectory))
 
     async def _judge(self, state: _State, probes: Sequence[Trajectory]) -> Trajectory | None:
-        """A trajectory with the majority answer of this round, None where nobody has an answer."""
+        """A trajectory with the majority answer of this round; None if there is no answer."""
         votes = [*state.finished, *probes]
         standing, *classes = await self.grader.classes([state.majority, *(vote.answer for vote in votes)])
         votes = [replace(vote, answer_class=name) for vote, name in zip(votes, classes, strict=True)]
@@ -112,10 +112,11 @@ class ParallelProbe:
 
 @dataclass(kw_only=True)
 class _State:
-    """An episode under way. running: branches neither finished nor aborted; `waiting`: those of them with new text.
+    """The state of an episode. running: how many branches are neither finished nor aborted.
 
-    marks: how many times `every` tokens a branch had when it was last asked. astray: rounds in a row in which it was
-    not of the majority, whose answer is `majority`, for `unchanged` rounds after its first.
+    waiting: the running branches that are due for a probe. marks: each branch's tokens when it was last probed, in
+    units of `every`. astray: for how many rounds in a row each branch was outside the majority. majority: its answer;
+    unchanged: for how many rounds after its first it has stood.
     """
 
     running: int
@@ -136,7 +137,7 @@ class _State:
             self.waiting[branch.id] = branch
 
     def ask(self, every: int) -> list[Trajectory]:
-        """The branches to be probed now."""
+        """Takes the branches that are to be probed now."""
         asked = sorted(self.waiting.values(), key=lambda branch: branch.index)
         for branch in asked:
             self.marks[branch.id] = branch.completion.generated_tokens // every
@@ -149,7 +150,7 @@ class _State:
 
 
 def _up_to_the_brace(text: str) -> str | None:
-    r"""The text up to the brace that closes one opened before it; None where none does. `\{` does not nest."""
+    r"""The text up to the brace that closes one opened before it; None if there is none. `\{` does not nest."""
     depth = 1
     for brace in re.finditer(r"\\.|[{}]", text, re.DOTALL):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)

@@ -1,4 +1,4 @@
-"""A population of one size that is made anew in each loop, as recursive self-aggregation has it."""
+"""A population of constant size that each loop replaces, as in recursive self-aggregation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pacore_lab.types import Round
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """`loops` rounds of `width` trajectories, the first included, and no last round of one: PaCoRe then takes a vote.
+    """`loops` rounds of `width` trajectories, the first included. Without a last round of one, PaCoRe takes a vote.
 
     RSA (arXiv 2509.26626) has N = 16 and T = 10 and ends with a vote or a random member of the population.
     """

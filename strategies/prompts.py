@@ -1,4 +1,4 @@
-"""P(x, M): how the messages of a round are put before the model in the next one."""
+"""P(x, M): how the next round's prompt shows the messages of a round."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ CRITICISED = PUBLISHED.replace(
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """Renders `template` (Jinja2) into the last user turn; all else stays.
+    """Renders `template` (Jinja2) into the last user turn; the other turns stay unchanged.
 
-    It is given `original_prompt`, `ref_responses` (the messages' texts), `counts` (of how many trajectories each was
-    made) and `total` (of how many all of them were).
+    It is given `original_prompt`, `ref_responses` (the messages' texts), `counts` (how many trajectories each message
+    was made from) and `total` (how many trajectories they were all made from).
 
-    Model text is data there: a response that holds `{{ x }}` arrives literally. Without messages the problem goes
-    in unmodified. Of a list-shaped turn, the text parts are the problem, other parts are kept behind the text.
+    Model text is inserted as data: `{{ x }}` in a response arrives literally. Without messages the prompt is the
+    unmodified problem. If the turn is a list of parts, its text parts are the problem; the others follow the text.
     Raises ValueError for a template that cannot be read, and for a conversation without a user turn.
     """
 
@@ -127,17 +127,17 @@ def published() -> Template:
 
 
 def unnumbered() -> Template:
-    """The published prompt with the references' numbers left out."""
+    """The published prompt without the references' numbers."""
     return Template(template=UNNUMBERED)
 
 
 def unlabelled() -> Template:
-    """The published prompt with nothing but an empty line before each reference."""
+    """The published prompt with only an empty line before each reference."""
     return Template(template=UNLABELLED)
 
 
 def with_counts() -> Template:
-    """The published prompt with each reference's share of the trajectories: strategy/compaction=dedupe joins those."""
+    """The published prompt with each reference's count of trajectories, for strategy/compaction=dedupe."""
     return Template(template=COUNTED)
 
 

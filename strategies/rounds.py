@@ -1,4 +1,4 @@
-"""One round: who is asked with which prompt, when it is enough, and what comes out of the last one."""
+"""One round: whom it asks, with which prompt, and when it ends; and the answer after the last round."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from strategies.election import classified, elected
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
-    """`n` trajectories of one prompt. role: who is asked; None asks the run's own model."""
+    """A request for `n` trajectories of one prompt. role: who samples them; None is the run's own model."""
 
     prompt: Prompt
     n: int
@@ -33,7 +33,7 @@ class Draws:
     stopped: bool = False
 
     def round(self, shown: Sequence[Trajectory], messages: tuple[Message, ...] = (), *, tokens: int) -> Round:
-        """The finished round. shown: its trajectories in message order. tokens: all that the round has cost."""
+        """The finished round. shown: its trajectories in message order. tokens: everything the round has generated."""
         return Round(
             trajectories=tuple(trajectory.id for trajectory in shown),
             messages=messages,
@@ -44,10 +44,10 @@ class Draws:
 
 
 async def draw(asks: Sequence[Ask], plan: Plan, sampler: Sampler, grader: Grader | None = None) -> Draws:
-    """Sample a round until the plan has enough.
+    """Sample a round until its plan has enough.
 
-    grader: sets `answer` and `answer_class` of the trajectories; None leaves them unset.
-    Raises ValueError for a plan that may end early and several asks: their trajectories cannot be streamed together.
+    grader: sets each trajectory's `answer` and `answer_class`; None leaves them unset.
+    Raises ValueError if the plan may end early and there are several asks, which cannot share a stream.
     """
     if plan.quorum is None and plan.stop is None and plan.batch is None:
         found = await asyncio.gather(*(sampler.sample(ask.prompt, ask.n, **ask.to) for ask in asks))
@@ -67,7 +67,7 @@ async def compacted(
 ) -> tuple[Message, ...]:
     """M_r = C(Omega_r) (equation 2), whether or not the compaction asks a model.
 
-    last: no round follows. A model is then not asked: nobody would read its messages, and their tokens would count.
+    last: no round follows, so a model is not asked: nobody would read its messages, yet their tokens would count.
     """
     if isinstance(compaction, AskingCompaction):
         return () if last else await compaction.compact(problem, trajectories, sampler)
@@ -75,16 +75,18 @@ async def compacted(
 
 
 async def answer(drawn: Draws, rounds: Sequence[Round], grader: Grader | None) -> Solution:
-    """The trajectory of a last round of one, or the vote over a larger last round.
+    """The last round's trajectory, or the vote if it has several.
 
-    Raises ValueError where a vote has no grader, and where the schedule planned no round.
+    Raises ValueError if a vote has no grader, and if the schedule planned no round.
     """
     if not rounds:
         raise ValueError("strategy.schedule plans no round; it must plan at least one")
     if len(drawn.trajectories) == 1:
         return Solution.of(drawn.trajectories[0], rounds)
     if grader is None:
-        raise ValueError("strategy.schedule ends with a round of several, which takes a vote; set strategy.grader")
+        raise ValueError(
+            "strategy.schedule ends with a round of several trajectories, which takes a vote; set strategy.grader"
+        )
     return elected(await classified(drawn.trajectories, grader), rounds)
 
 
@@ -123,5 +125,5 @@ def _enough(found: Sequence[Trajectory], plan: Plan) -> bool:
 
 
 def _stopped(found: Sequence[Trajectory], plan: Plan) -> bool:
-    """Rules judge answers in the order in which they came."""
+    """Stop rules see the answers in order of arrival."""
     return plan.stop is not None and plan.stop([trajectory.answer_class for trajectory in found])

@@ -11,7 +11,7 @@ from pacore_lab.types import Round
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed:
-    """K = [K_1 .. K_Rhat], then the last round of one trajectory, which is not written (paper section 2.1).
+    """K = [K_1 .. K_Rhat], then the last round of one trajectory, which `widths` leaves out (paper section 2.1).
 
     low = [4], medium = [16], high = [32, 4]; [] is a single sample.
     """

@@ -1,4 +1,4 @@
-"""short-m@k (arXiv 2505.17813, the section of that name): of k trajectories the m that finish first vote."""
+"""short-m@k (arXiv 2505.17813, the section of that name): the first m of k trajectories to finish vote."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from strategies.election import classified, elected, require_comparable
 
 @dataclass(frozen=True, kw_only=True)
 class ShortMAtK:
-    """k are started; when m are done the rest is aborted, and those m vote.
+    """Starts k trajectories; when m are done, the rest are aborted and those m vote.
 
-    A tie goes to the answer with the shortest trajectory (in the paper, with the shortest thinking). One that failed or
-    was truncated is not done: it is passed over and has no vote.
+    A tie goes to the answer with the shortest trajectory (in the paper, with the shortest thinking). A failed or
+    truncated trajectory is not done: it is skipped and has no vote.
     Raises ValueError for arguments out of range and for a grader whose answers cannot be compared.
     """
 

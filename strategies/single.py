@@ -1,4 +1,4 @@
-"""One sample: the solitary reasoner everything else is compared with."""
+"""One sample: the baseline for everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop rules: whether the answers so far are enough (`pacore_lab.interfaces.StopRule`). Invalid ones are no votes."""
+"""Stop rules: whether the answers so far are enough (`pacore_lab.interfaces.StopRule`). Invalid ones are not votes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(128)
 
 @dataclass(frozen=True, kw_only=True)
 class Beta:
-    """P(Beta(v1 + 1, v2 + 1) > 1/2) >= threshold, v1, v2 the largest classes (the Beta criterion of arXiv 2305.11860).
+    """P(Beta(v1 + 1, v2 + 1) > 1/2) >= threshold, where v1 and v2 are the votes of the two largest classes.
 
-    That is the probability that the leader's share of the votes of these two is the larger one, from a uniform prior.
+    This is the Beta criterion of arXiv 2305.11860: under a uniform prior, the probability that the leader has the
+    larger share of the two classes' votes.
     """
 
     threshold: float = 0.95
@@ -37,9 +38,8 @@ class Beta:
 class Dirichlet:
     """P(the largest class so far is the likeliest answer) >= threshold (the Dirichlet criterion of arXiv 2305.11860).
 
-    The posterior is from a uniform prior over the classes seen. A class that nobody voted for yet does not exist for
-    it; but where one class alone was seen, a second without votes stands for the others, as in the authors' code: up
-    to two classes this is `Beta`.
+    The prior is uniform over the classes seen, so an unseen class has no probability. If only one class was seen, a
+    second one without votes stands for all others, as in the authors' code. Up to two classes this is `Beta`.
     """
 
     threshold: float = 0.95
@@ -55,8 +55,8 @@ class Dirichlet:
 
 @dataclass(frozen=True, kw_only=True)
 class Unanimous:
-    """A window of answers is one class (arXiv 2401.10480). Windows are blocks one after another, they
-    do not slide. An invalid answer is no agreement.
+    """All answers of a window are in one class (arXiv 2401.10480). Windows are consecutive blocks and do not slide. An
+    invalid answer never agrees.
     """
 
     window: int = 5
@@ -73,7 +73,7 @@ class Unanimous:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """`least` valid answers or more, and the largest class holds `share` of all trajectories, invalid ones included."""
+    """At least `least` answers are valid, and the largest class holds `share` of all trajectories, invalid included."""
 
     least: int
     share: float
@@ -98,10 +98,10 @@ def beta(first: int, second: int) -> float:
 
 @lru_cache(maxsize=2**16)
 def dirichlet(sizes: tuple[int, ...]) -> float:
-    """P(p_1 > p_2, ..., p_m), p from Dirichlet(sizes + 1), sizes in falling order.
+    """P(p_1 > p_2, ..., p_m) for p ~ Dirichlet(sizes + 1), with sizes in descending order.
 
-    The shares are independent Gamma(size + 1) variables over their sum, so it is the integral over y of the first one's
-    density times the others' distribution functions: Gauss-Legendre, within 1e-9 of the exact value.
+    The shares are independent Gamma(size + 1) variables over their sum. The probability is thus an integral over y: the
+    first variable's density times the others' distribution functions. Gauss-Legendre, within 1e-9 of the exact value.
     """
     if len(sizes) <= 2:
         return beta(*(*sizes, 0)[:2])

@@ -1,4 +1,4 @@
-"""Universal self-consistency (arXiv 2311.17311, section 3): a model finds the answer that most responses agree on."""
+"""Universal self-consistency (arXiv 2311.17311, section 3): a model picks the response that most others agree with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pacore_lab.types import Problem, Round, Solution
 from strategies.prompts import Template
 from strategies.verdicts import Question, chosen, none_presentable, presentable
 
-# The wording is ours but for what is asked (the most consistent by majority consensus) and the sentence that says it.
+# The wording is ours, except for the question (the most consistent, by majority consensus) and the verdict's sentence.
 PROMPT = """\
 The question below was answered several times.
 
@@ -32,10 +32,11 @@ QUESTION = Question(prompt=Template(template=PROMPT), line=LINE, first=1)
 
 @dataclass(frozen=True, kw_only=True)
 class UniversalSelfConsistency:
-    """n responses, all their conclusions in one prompt, and the one that the verdict names.
+    """Samples n responses, shows all their conclusions in one prompt, and answers with the one that the verdict names.
 
-    A verdict that cannot be read keeps the first response and leaves a note. One that was refused, since all that text
-    did not fit, is a failure. role: who is asked, the model itself in the paper. max_tokens: of the verdict.
+    If the verdict cannot be read, the first response is kept and a note says so. If the request fails, for instance
+    because the conclusions do not fit the context, there is no answer.
+    role: who judges; in the paper, the model itself. max_tokens: limit for the verdict.
     """
 
     n: int = 8

@@ -11,20 +11,20 @@ from pacore_lab.types import Message, Problem, Round, Solution, Trajectory
 
 
 def presentable(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-    """Those that can win: neither failed nor without a conclusion, in their order."""
+    """The trajectories that can win, in their order: they did not fail and have a conclusion."""
     return [trajectory for trajectory in trajectories if trajectory.conclusion.strip()]
 
 
 def none_presentable(trajectories: Sequence[Trajectory], rounds: Sequence[Round]) -> Solution:
-    """The end where `presentable` leaves nothing."""
+    """The solution if no trajectory is presentable."""
     why = next((trajectory.error for trajectory in trajectories if trajectory.error), "empty conclusions")
     return Solution(answers=(), rounds=tuple(rounds), reason=f"none of {len(trajectories)} trajectories usable: {why}")
 
 
 def number_in(verdict: Trajectory, line: re.Pattern[str]) -> tuple[int | None, str]:
-    """The number that group 1 of `line` finds, the last one counts; None with the reason where there is none.
+    """The number in group 1 of the last match of `line`; None and the reason if there is none.
 
-    Only the text after the verdict's own thinking is read. A truncated verdict is none: it may have been quoting.
+    Only the text after the verdict's own thinking is read. A truncated one does not count: it may have been quoting.
     """
     if verdict.error:
         return None, "the request failed"
@@ -36,7 +36,7 @@ def number_in(verdict: Trajectory, line: re.Pattern[str]) -> tuple[int | None, s
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """note: why `kept` is not what a verdict says, else "". failed: that the request did; None where none was made."""
+    """note: why `kept` is not a verdict's choice, else "". failed: whether the request failed; None without one."""
 
     kept: Trajectory
     note: str = ""
@@ -44,7 +44,7 @@ class Choice:
 
 
 def chosen(kept: Trajectory, rounds: Sequence[Round], choices: Sequence[Choice]) -> Solution:
-    """The end: what `choices` came to; no answer where none of the verdicts asked for could be had."""
+    """The solution, with the notes of all `choices`; without an answer if every request for a verdict failed."""
     notes = tuple(choice.note for choice in choices if choice.note)
     asked = [choice.failed for choice in choices if choice.failed is not None]
     if asked and all(asked):
@@ -55,10 +55,10 @@ def chosen(kept: Trajectory, rounds: Sequence[Round], choices: Sequence[Choice])
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Which of these? prompt: puts it, with the conclusions as messages, numbered from `first`.
+    """Asks a model to choose among candidates. prompt: shows their conclusions as messages, numbered from `first`.
 
-    line: how the verdict names its choice. A verdict that names none of the candidates keeps the first of them, with a
-    note, so that the choice is then as good as a single sample.
+    line: finds the verdict's choice. If a verdict names none of the candidates, the first one is kept, with a note: the
+    choice is then as good as a single sample.
     """
 
     prompt: PromptBuilder

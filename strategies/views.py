@@ -11,7 +11,7 @@ from pacore_lab.types import Message
 
 @dataclass(frozen=True, kw_only=True)
 class All:
-    """Published: all messages, to every trajectory alike."""
+    """Published: every trajectory is shown all messages."""
 
     def __call__(self, messages: tuple[Message, ...], width: int) -> list[tuple[Message, ...]]:
         return [messages] * width
@@ -19,10 +19,10 @@ class All:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSubset:
-    """k messages at random for each trajectory (RSA, arXiv 2509.26626; PDR's random-k, 2510.01123).
+    """k random messages for each trajectory (RSA, arXiv 2509.26626; PDR's random-k, 2510.01123).
 
-    The draw follows from the messages' sources, the seed and the trajectory's place; messages keep their order. All of
-    them where there are no more than k.
+    The draw depends on the messages' sources, the seed and the trajectory's position. Messages keep their order. If
+    there are at most k, all are shown.
     """
 
     k: int

@@ -1,4 +1,4 @@
-"""How much a trajectory's vote counts in `strategies.majority_vote`: each maps it to a number of 0 or more."""
+"""The weight of a trajectory, a number of 0 or more: for votes, for orders and for top-k compaction."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Heads:
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
-    """exp(mean log-probability / temperature): the geometric mean probability of its tokens (2203.11171, table 1).
+    """exp(mean log-probability / temperature); at 1.0 the tokens' geometric mean probability (2203.11171, table 1).
 
-    A low temperature trusts the likelier trajectories more; a high one approaches counting heads.
+    A low temperature favours the likelier trajectories; a high one approaches an unweighted vote.
     """
 
     temperature: float = 1.0
@@ -36,9 +36,9 @@ class Likelihood:
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence:
-    """exp(lowest mean log-probability of a window of 64 tokens / temperature): as sure as its least sure passage.
+    """exp(mean log-probability of the least likely window of 64 tokens / temperature).
 
-    After the lowest group confidence of DeepConf (arXiv 2508.15260, section 3.1), from the chosen tokens alone.
+    Modelled on DeepConf's lowest group confidence (arXiv 2508.15260, section 3.1), but from the chosen tokens alone.
     """
 
     temperature: float = 1.0
@@ -54,7 +54,7 @@ class Confidence:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceConfidence:
-    """The mean confidence of its tokens (DeepConf, arXiv 2508.15260, equation 3; `Completion.confidences`)."""
+    """The mean confidence of the tokens (DeepConf, arXiv 2508.15260, equation 3; `Completion.confidences`)."""
 
     needs = frozenset({"logprobs", "top_logprobs"})
 
@@ -65,7 +65,7 @@ class TraceConfidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """generated tokens ** power: -1 trusts short trajectories, 1 long ones, 0 counts heads."""
+    """generated tokens ** power: -1 favours short trajectories, 1 long ones; 0 counts heads."""
 
     power: float = -1.0
 

@@ -93,7 +93,7 @@ async def test_a_stream_carries_them() -> None:
 async def test_too_few_of_the_likeliest_are_no_confidence() -> None:
     """A mean over fewer is another quantity; it may not pass for this one."""
     async with RecordingServer(reply=lambda p, n: body(place(-1, -1, -2, -3), place(-1, -1))) as server:
-        with pytest.raises(RequestError, match="gives 1 of a place's 3 likeliest tokens"):
+        with pytest.raises(RequestError, match="gives 1 of the 3 likeliest tokens"):
             await ask(server, asking(**SCORED))
     async with RecordingServer(reply=lambda p, n: body(place(-1))) as server:
         with pytest.raises(EngineDead, match=r"gives 0 of .* set model\.top_logprobs=0"):

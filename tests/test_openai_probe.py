@@ -36,7 +36,7 @@ async def test_a_server_that_does_everything(caplog: pytest.LogCaptureFixture) -
         "seeds": "two calls with one seed agreed, another seed differed",
         "logprobs": "given when asked for",
         "usage": "reported",
-        "prefill": "not known of this engine",
+        "prefill": "not known for this engine",
     }
     assert found.evidence["probed"].startswith("20")
     assert caplog.text == ""

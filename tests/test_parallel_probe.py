@@ -174,6 +174,6 @@ def test_arguments_out_of_range() -> None:
             ParallelProbe(grader=NoGrader(), **{key: 0})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"strategy\.warmup is -1"):
         ParallelProbe(grader=NoGrader(), warmup=-1)
-    with pytest.raises(ValueError, match=r"strategy\.probe is 'so'; let it end with an open brace"):
+    with pytest.raises(ValueError, match=r"strategy\.probe is 'so'; end it with an open brace"):
         ParallelProbe(grader=NoGrader(), probe="so")
     assert needs_of(ParallelProbe(grader=NoGrader())) == {"partial", "prefill", "answers"}

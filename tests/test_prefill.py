@@ -98,7 +98,7 @@ async def test_a_tokenizer_that_drops_blanks_is_refused() -> None:
     fast.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     chat = Chat(Model(name="m"), fast, 400)
     assert not chat.prefill
-    with pytest.raises(RequestError, match=r"ends with an assistant's turn, which m cannot go on from exactly"):
+    with pytest.raises(RequestError, match=r"ends with an assistant's turn, which m cannot continue exactly"):
         await chat.render(going_on("a"))
     assert (await chat.render(asking((ASKED,)))).tokens
     chat.close()
@@ -159,7 +159,7 @@ def engine(owner: str, page: Any = tokens) -> RecordingServer:
 async def test_a_server_is_asked_in_its_own_words(owner: str) -> None:
     async with engine(owner) as server, client(server, probe=True) as backend_:
         assert backend_.capabilities.prefill
-        assert "goes on from an assistant's turn" in backend_.capabilities.evidence["prefill"]
+        assert "continues an assistant's turn" in backend_.capabilities.evidence["prefill"]
         await backend_.complete(asking(GOING_ON))
         await backend_.complete(asking())
     begun, other = server.requests[-2:]
@@ -178,8 +178,8 @@ async def test_a_server_is_asked_in_its_own_words(owner: str) -> None:
         ("vllm", lambda _: _given([7]), "not shown by /tokenize: list indices"),
         ("vllm", lambda _: _given(web.Response(status=404, text="none")), r"not shown by /tokenize: .* 404 none"),
         ("sglang", lambda _: _given(web.Response(text="<html>")), "not shown by /tokenize: "),
-        ("llamacpp", tokens, "not known of this engine"),
-        ("", tokens, "not known of this engine"),
+        ("llamacpp", tokens, "not known for this engine"),
+        ("", tokens, "not known for this engine"),
     ],
 )
 async def test_a_server_that_does_not_is_refused(owner: str, page: Any, reason: str) -> None:
@@ -207,7 +207,7 @@ async def test_the_template_is_asked_with_the_runs_own_arguments() -> None:
 async def test_servers_that_go_on_differently_are_refused() -> None:
     async with engine("vllm") as one, engine("sglang") as other, client([one, other], probe=True) as backend_:
         assert not backend_.capabilities.prefill
-        with pytest.raises(RequestError, match="does not go on from one"):
+        with pytest.raises(RequestError, match="cannot continue one"):
             await backend_.complete(asking(GOING_ON))
 
 

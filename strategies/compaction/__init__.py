@@ -1,4 +1,4 @@
-"""C(Omega): what of a round's trajectories reaches the next (paper section 2.1, equation 2)."""
+"""C(Omega): how a round's trajectories become messages for the next (paper section 2.1, equation 2)."""
 
 from strategies.compaction.answer_only import AnswerOnly
 from strategies.compaction.answer_steps import AnswerSteps

@@ -1,4 +1,4 @@
-"""Only the compact answer: how much of coordination is voting?"""
+"""Only the extracted answer: how much of coordination is voting?"""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ _RELATION = re.compile(r"[^\s=<>-]\s*(?:[=<>≤≥≠≈≡]|\\(?:leq?|geq?|neq?
 class AnswerSteps:
     """The last `steps` steps of a conclusion, in their order, then "Answer: " and the answer as the grader extracts it.
 
-    A step is a line or a sentence with a relation between two things (=, <, ≤, ≈, \\le ...). Trajectories without an
-    answer give no message; those without such a step give the answer alone.
+    A step is a line or a sentence with a relation between two things (=, <, ≤, ≈, \\le ...). A trajectory without
+    an answer gives no message; one without steps gives the answer alone.
     """
 
     steps: int

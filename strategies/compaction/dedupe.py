@@ -1,4 +1,4 @@
-"""One message per answer: what repeats an answer costs context and says little but how often it was given."""
+"""One message per answer: repetitions cost context and say little more than how often the answer was given."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pacore_lab.types import Message, Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class Dedupe:
-    """Of the messages of `of` the first of each class of answers; its sources are all trajectories of that class.
+    """Keeps the first message of `of` in each class of answers; its sources are all trajectories of that class.
 
-    So the number of sources is the count that `strategy/prompt=with_counts` shows. keep_invalid: whether trajectories
-    without an answer keep a message each, or have none.
+    The number of sources is thus the count that `strategy/prompt=with_counts` shows. keep_invalid: whether to keep the
+    messages of trajectories without an answer.
     """
 
     of: Compaction

@@ -1,4 +1,4 @@
-"""Which answers were found, by how many, and one text for each of the most frequent: what the round disagrees on."""
+"""What a round disagrees on: every answer, how many trajectories gave it, and a text for each of the most frequent."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pacore_lab.types import Message, Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class DisagreementDigest:
-    """One message: every answer with its count, the most frequent first, and a text of each of the first `shown`.
+    """One message: every answer with its count, the most frequent first, and a text for each of the first `shown`.
 
-    An answer is spelled as its first trajectory spells it, and shown with that trajectory's message of `of`; equal
-    counts keep the order. So where all that answered agree, one text is shown. Sources are all trajectories with an
-    answer; where none has one there is no message.
+    The spelling of an answer is its first trajectory's, and the text is that trajectory's message of `of`; equal counts
+    keep their order. If all answers agree, one text is shown. The sources are all trajectories with an answer; if there
+    are none, there is no message.
     """
 
     shown: int

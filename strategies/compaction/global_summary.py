@@ -1,4 +1,4 @@
-"""One bounded workspace distilled from a whole round (PDR, arXiv 2510.01123: its global summary)."""
+"""One bounded workspace distilled from a whole round: the global summary of PDR (arXiv 2510.01123)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ number of responses that gave it. Do not decide by that number. Use at most WORD
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalSummary(LLMSummary):
-    """One message made of all messages of `of`, which are its sources together; else as LLMSummary.
+    """One summary of all messages of `of`, with all their sources; otherwise like LLMSummary.
 
-    Where the summary cannot be used there is no message, and the next round sees the bare problem.
+    If the summary cannot be used, there is no message, and the next round sees the bare problem.
     """
 
     instructions: ClassVar[str] = INSTRUCTIONS

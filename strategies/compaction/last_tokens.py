@@ -1,4 +1,4 @@
-"""The tail of each trajectory, thinking and conclusion (in Markovian RSA, arXiv 2605.05365, that of the reasoning)."""
+"""The tail of each trajectory, thinking included (in Markovian RSA, arXiv 2605.05365, the tail of the reasoning)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from strategies.compaction.whole import whole
 
 @dataclass(frozen=True, kw_only=True)
 class LastTokens:
-    """The last n tokens, counted by `tokenizer` (a folder or hub id). A tokenizer that cannot be loaded: ValueError."""
+    """The last n tokens, counted by `tokenizer` (a folder or hub id). Raises ValueError if it cannot be loaded."""
 
     n: int
     tokenizer: str | None

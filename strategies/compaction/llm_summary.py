@@ -1,4 +1,4 @@
-"""A model's summary of each trajectory: compaction as something a model does, of a bounded length."""
+"""A model's summary of each trajectory, of bounded length."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ words.
 
 @dataclass(frozen=True, kw_only=True)
 class LLMSummary:
-    """Each message of `of` in a model's words, all of them asked at once.
+    """Summarises each message of `of`, all of them at once.
 
-    max_tokens: of a summary, thinking included. The model is told a quarter of it, as words. role: who is asked.
-    What follows the model's own `</think>` is the message. A summary that failed, is empty, or was cut off at
-    `max_tokens` (it may be unfinished thinking) is left out, so that its trajectory is the source of no message.
+    max_tokens: limit per summary, thinking included; the prompt asks for at most a quarter as many words. role: who
+    writes the summaries. The message is the text after the model's own `</think>`. A summary that failed, is empty, or
+    was cut off at `max_tokens` (it may be unfinished thinking) is left out, and its trajectory then has no message.
     """
 
     of: Compaction
@@ -52,7 +52,7 @@ class LLMSummary:
 
     @cached_property
     def _prompt(self) -> Template:
-        # a token is about three quarters of a word, and a model that thinks first needs room for that
+        # a token is about three quarters of a word, and a model that thinks first needs room to think
         return Template(template=self.instructions.replace("WORDS", str(self.max_tokens // 4)))
 
     async def compact(
@@ -66,10 +66,10 @@ class LLMSummary:
         return tuple(Message(text=t, sources=tuple(s)) for t, s in zip(texts, sources, strict=True) if t)
 
     def _groups(self, messages: Sequence[Message]) -> list[Sequence[Message]]:
-        """What one summary is made of."""
+        """The messages that each summary covers."""
         return [[message] for message in messages]
 
 
 def _concluded(written: Trajectory) -> str:
-    """What a summariser concluded; "" where there is nothing to be used."""
+    """The conclusion of a summary; "" if it cannot be used."""
     return "" if written.error or written.truncated else written.conclusion.strip()

@@ -1,4 +1,4 @@
-"""A random subset of the messages: fewer references at the price of the same samples."""
+"""A random subset of the messages: fewer references for the same number of samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pacore_lab.types import Message, Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class RandomK:
-    """k of the messages that `of` makes, in their order; all of them where there are fewer."""
+    """k random messages of `of`, in their order; all of them if there are fewer."""
 
     k: int
     of: Compaction

@@ -13,10 +13,10 @@ from strategies.majority_vote import Weight
 
 @dataclass(frozen=True, kw_only=True)
 class TopK:
-    """The k messages of `of` with the largest weight, in their order; all of them where there are fewer.
+    """The k messages of `of` with the largest weight, in their order; all of them if there are fewer.
 
-    by: weighs trajectories (`strategies.weights`); a message of several has the weight of its best. Of equal ones the
-    first are kept.
+    by: weighs a trajectory (`strategies.weights`); a message made from several has the largest of their weights. On a
+    tie the first messages are kept.
     """
 
     k: int

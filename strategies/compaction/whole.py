@@ -1,4 +1,4 @@
-"""The published compaction, and none at all."""
+"""The published compaction, and no compaction at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pacore_lab.types import Message, Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """Published: the text after the last `</think>`, all of it where there is none; empty responses are left out."""
+    """Published: the text after the last `</think>`, or all of it without one; empty responses are left out."""
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
         return tuple(Message(text=t.conclusion, sources=(t.id,)) for t in trajectories if t.content)
@@ -25,6 +25,6 @@ class Full:
 
 
 def whole(trajectory: Trajectory) -> str:
-    """Thinking and conclusion, also where the server had split them."""
+    """Thinking and conclusion, even if the server split them."""
     reasoning = trajectory.completion.reasoning
     return f"<think>\n{reasoning}\n</think>\n\n{trajectory.content}" if reasoning else trajectory.content

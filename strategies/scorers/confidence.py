@@ -1,4 +1,4 @@
-"""Scores read off the model's own probabilities: free where the engine gives them."""
+"""Scores from the model's own probabilities, free if the engine reports them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from strategies.scorers.score import Score
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
-    """exp(mean log-probability of its tokens), their geometric mean probability: in the order of the mean itself."""
+    """exp(mean log-probability of the tokens), their geometric mean probability; it ranks like the mean itself."""
 
     needs = frozenset({"logprobs"})
 
@@ -23,10 +23,10 @@ class Likelihood:
 
 @dataclass(frozen=True, kw_only=True)
 class SelfCertainty:
-    """The mean of its tokens' confidences (`Completion.confidences`), over `model.top_logprobs` tokens each.
+    """The mean token confidence (`Completion.confidences`), each over the `model.top_logprobs` likeliest tokens.
 
-    With the whole vocabulary V that is self-certainty (arXiv 2502.18581) plus the constant log V, so it ranks
-    the same; with 20 it is the average trace confidence of DeepConf (arXiv 2508.15260).
+    Over the whole vocabulary V this is self-certainty (arXiv 2502.18581) plus the constant log V, so it ranks the same;
+    over 20 tokens it is the average trace confidence of DeepConf (arXiv 2508.15260).
     """
 
     needs = frozenset({"logprobs", "top_logprobs"})

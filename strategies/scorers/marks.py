@@ -35,10 +35,10 @@ QUESTION = Template(template=PROMPT)
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """The mean of the marks, whole numbers from 1 to 10, in the last `Score:` line of `votes` verdicts.
+    """The mean mark of `votes` verdicts, each a whole number from 1 to 10 in the verdict's last `Score:` line.
 
-    A verdict without one is left out of the mean and noted, never a 0; where none has one, there is no score.
-    role: who judges. max_tokens: per verdict.
+    A verdict without a mark is left out of the mean and noted, never counted as 0; without any mark there is no score.
+    role: who judges. max_tokens: limit per verdict.
     """
 
     role: str = "judge"

@@ -26,15 +26,15 @@ COMBINED: dict[Aggregate, Callable[[list[float]], float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessReward:
-    """How probable it is that the conclusion's steps are right, by a token classifier as TRL's PRMTrainer makes them.
+    """The probability that the conclusion's steps are right, by a token classifier as trained by TRL's PRMTrainer.
 
-    path, revision: folder or hub id of the classifier, of two labels (the second: right), with its tokenizer.
-    separator: the text between steps; the same as in training. The rating of a step is the second label's probability
-    at the last token of the separator behind it; the input is the problem's turns and the steps, each piece tokenized
-    apart, as in training. aggregate: the score is the last step's rating, the least of them or their product.
-    device: "cpu", "cuda", ...; the weights are loaded with the first score, and scores are computed one at a time.
-    Nothing is generated for a score, so it is no part of TTC.
-    Raises ValueError for a path that is no such classifier, ConfigError where its weights cannot be loaded.
+    path, revision: folder or hub id of the classifier and its tokenizer; it has two labels, the second of them "right".
+    separator: the text between steps, the same as in training. A step's rating is the second label's probability at the
+    last token of the separator after it; the input is the problem's turns and the steps, each piece tokenized
+    separately, as in training. aggregate: the score is the last step's rating, the lowest rating or the product of all.
+    device: "cpu", "cuda", ...; the weights are loaded for the first score, and scores are computed one at a time.
+    A score generates nothing, so it is not part of the test-time compute.
+    Raises ValueError if the path does not hold such a classifier, ConfigError if its weights cannot be loaded.
     """
 
     path: str
@@ -47,7 +47,9 @@ class ProcessReward:
         if self.aggregate not in tuple(COMBINED):
             raise ValueError(f"strategy.scorer.aggregate is {self.aggregate!r}; give last, min or product")
         if not isinstance(self.separator, str) or not self.separator:
-            raise ValueError(rf'strategy.scorer.separator is {self.separator!r}; give what parts steps, e.g. "\n"')
+            raise ValueError(
+                rf'strategy.scorer.separator is {self.separator!r}; give the text between steps, e.g. "\n"'
+            )
         if not isinstance(self.path, str):
             raise ValueError(f"strategy.scorer.path is {self.path!r}; give the classifier's folder or hub id")
         _ = self._tokenizer  # a wrong path is refused before the run starts
@@ -58,7 +60,7 @@ class ProcessReward:
         return await asyncio.gather(*jobs)
 
     def ratings(self, prompt: str, steps: Sequence[str]) -> list[float] | None:
-        """The rating of each step, in [0, 1]; None where prompt and steps together exceed the classifier's context."""
+        """The rating of each step, in [0, 1]; None if prompt and steps together exceed the classifier's context."""
         import torch
 
         start = [] if self._tokenizer.bos_token_id is None else [self._tokenizer.bos_token_id]
@@ -98,8 +100,8 @@ class ProcessReward:
         kind = (config.architectures or ["nothing"])[0]
         if not kind.endswith("ForTokenClassification") or config.num_labels != 2:
             raise ValueError(
-                f"strategy.scorer.path={self.path} holds a {kind} of {config.num_labels} labels; "
-                "name a token classifier of two labels, as TRL's PRMTrainer makes them"
+                f"strategy.scorer.path={self.path} holds a {kind} with {config.num_labels} labels; "
+                "name a token classifier with two labels, as trained by TRL's PRMTrainer"
             )
         return config
 
@@ -122,14 +124,14 @@ class ProcessReward:
         from transformers import AutoModelForTokenClassification
         from transformers.utils import logging
 
-        logging.set_verbosity_error()  # its report of missing weights is ours to make, in one line
+        logging.set_verbosity_error()  # missing weights are reported below, in one line
         logging.disable_progress_bar()
         try:
             net, read = AutoModelForTokenClassification.from_pretrained(
                 self.path, revision=self.revision, output_loading_info=True
             )
             net = net.to(self.device).eval()
-        except Exception as error:  # safetensors, torch and transformers have their own for a damaged file
+        except Exception as error:  # safetensors, torch and transformers each raise their own for a damaged file
             raise ConfigError(self._unloadable(error)) from None
         if lacking := sorted(read["missing_keys"]):  # transformers fills them with random numbers
             raise ConfigError(f"strategy.scorer.path={self.path} lacks weights: {', '.join(lacking)}")

@@ -1,4 +1,4 @@
-"""The seam between Best-of-N and what it goes by."""
+"""The seam between Best-of-N and its scorers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pacore_lab.types import Problem, Trajectory
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """value: finite, 0 or more, larger is better; None where there is none.
+    """value: finite, 0 or more, larger is better; None if there is no score.
 
-    reason: why there is none, or what it lacks; a short constant text, so that it can be counted.
+    reason: why there is no score, or what it lacks; a short constant text, so that reasons can be counted.
     """
 
     value: float | None
@@ -23,5 +23,5 @@ class Score:
 
 class Scorer(Protocol):
     async def __call__(self, problem: Problem, trajectories: Sequence[Trajectory], sampler: Sampler) -> list[Score]:
-        """The score of each; none of them failed or is without a conclusion."""
+        """One score per trajectory. None of the trajectories has failed, and all have a conclusion."""
         ...
