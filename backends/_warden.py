@@ -1,9 +1,9 @@
-"""Runs a program and leaves nothing of it behind: `python _warden.py SECONDS FD[,FD] PROGRAM ARGUMENT...`
+"""Runs a program and leaves nothing of it behind: `python _warden.py SECONDS FD[,FD] FOLDER PROGRAM ARG...`
 
 Standalone, standard library only. It stands between the lab and an engine, in a session of its own. The program ends
 by itself, or when the lab closes this process's stdin, or when the lab dies in whatever way: then it gets SIGTERM, and
 after SECONDS everything it started gets SIGKILL. The exit code is the program's (128 + n for signal n); once this
-process has gone, so has everything below it.
+process has gone, so has everything below it. FOLDER is removed where the lab died: nobody is left to read its log.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -117,4 +118,8 @@ def children() -> list[int]:
 
 if __name__ == "__main__":
     given = [int(fd) for fd in sys.argv[2].split(",") if fd]
-    sys.exit(Warden(float(sys.argv[1]), given, sys.argv[3:]).run())
+    warden = Warden(float(sys.argv[1]), given, sys.argv[4:])
+    code = warden.run()
+    if os.getppid() != warden.lab:
+        shutil.rmtree(sys.argv[3], ignore_errors=True)
+    sys.exit(code)

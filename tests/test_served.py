@@ -21,6 +21,7 @@ from pacore_lab.interfaces import Request
 from pacore_lab.types import Model, SamplingParams
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("logs_of_its_own")
 MODEL = "experiments/tiny_models/rlvr-tiny"
 SERVER = """
 import json, os, subprocess, sys, time

@@ -22,6 +22,7 @@ from pacore_lab.interfaces import Chunk, Request
 from pacore_lab.types import Model, SamplingParams
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("logs_of_its_own")
 MODEL = "experiments/tiny_models/rlvr-tiny"
 ENGINE = """
 import asyncio, json, os, subprocess, sys, time
