@@ -27,6 +27,7 @@ def built(words: str) -> Strategy:
         return build(compose("config", spelt([*COMMON, *words.split()]))).strategy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_every_strategy_of_the_zoo_is_one(budget: str) -> None:
     """A table of hours that ends at a name which was changed since."""
@@ -40,6 +41,7 @@ def test_every_option_of_the_strategy_group_is_in_the_zoo() -> None:
     assert missing == {"single"}  # a baseline of every run
 
 
+@pytest.mark.slow
 def test_every_policy_is_one() -> None:
     for problems, policies in POLICIES.items():
         for words in policies.values():

@@ -201,6 +201,7 @@ DEEP += ["1,2" * 1300, r"\pm " * 900 + "1", r"\{" * 900 + r"\}" * 900, r"1\cup" 
 DEEP += ["500!^{2000}", r"\sin(10^{2000})", r"\binom{500}{250}^{2000}", "1/" * 90 + "0", "9" * 10**6, NESTED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", DEEP, ids=lambda text: text[:16])
 async def test_deep_and_huge_answers_are_bounded(hasty, text):
     start = time.monotonic()

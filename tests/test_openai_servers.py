@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -262,7 +261,7 @@ async def test_a_server_that_restarts_is_waited_for(tmp_path: Path) -> None:
     await restarts(tmp_path, 1)
 
 
-@pytest.mark.skipif(os.environ.get("PACORE_SLOW") != "1", reason="takes a minute; PACORE_SLOW=1 runs it")
+@pytest.mark.slow
 async def test_a_server_that_restarts_for_a_minute(tmp_path: Path) -> None:
     await restarts(tmp_path, 60)
 

@@ -104,6 +104,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path, server: tuple[str, Path], problems: Path) -> None:
     """Finished trajectories were sampled again, or a resumed run answered differently."""
     url, record = server

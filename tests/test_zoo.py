@@ -155,6 +155,7 @@ def test_a_strategy_runs_and_resumes(name: str, shared: Path, tmp_path: Path) ->
     assert len(finished_in(store)) == stored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_runs(part: str, shared: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     group = part.partition("=")[0]

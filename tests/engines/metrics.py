@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -16,9 +14,8 @@ from typing import Any
 import aiohttp
 
 RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting", "sglang:num_running_reqs", "sglang:num_queue_reqs")
-SGLANG_FILES = Path(tempfile.mkdtemp(prefix="pacore-sglang-metrics-"))
+SGLANG_FILES = Path(tempfile.mkdtemp(prefix="sglang-metrics-"))
 """Where SGLang's processes write their metrics when there is no server to ask."""
-atexit.register(shutil.rmtree, SGLANG_FILES, ignore_errors=True)
 READ_FILES = (
     "import sys; from prometheus_client import CollectorRegistry, generate_latest, multiprocess as m;"
     "r = CollectorRegistry(); m.MultiProcessCollector(r, path=sys.argv[1]); print(generate_latest(r).decode())"
