@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Two cores. ARGS="-n 0 -s" uses one and shows what a test prints.
+TESTS := -m pytest -n 2 --dist worksteal
 ENGINES := .engines
 export PACORE_VLLM ?= $(CURDIR)/$(ENGINES)/vllm
 export PACORE_SGLANG ?= $(CURDIR)/$(ENGINES)/sglang
@@ -10,13 +12,16 @@ PACORE_VERL ?= $(CURDIR)/$(ENGINES)/verl
 ENGINE_TESTS := -m pytest -p no:hypothesispytest -p no:unraisableexception tests/engines
 BENCH := -m pytest -p no:hypothesispytest -p no:unraisableexception --benchmark-enable --benchmark-columns=min,median,max,iqr,rounds -s
 
-.PHONY: run test test-engines test-sglang test-vllm test-verl lint bench clean
+.PHONY: run test test-slow test-engines test-sglang test-vllm test-verl lint bench clean
 
 run: .venv/ready
 	$(BIN)/python run.py repeats=4 $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(TESTS) -m "not slow" $(ARGS)
+
+test-slow: .venv/ready
+	$(BIN)/python $(TESTS) -m slow $(ARGS)
 
 # Real engines on a CPU, in process and served: transformers and SGLang, then vLLM. Each builds its environment (3 GB and
 # 4 GB, two minutes each) unless PACORE_SGLANG or PACORE_VLLM names one.

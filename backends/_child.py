@@ -60,7 +60,7 @@ class Child:
         given = ",".join(map(str, fds))
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(WARDEN), str(seconds), given, *command),
+                *(sys.executable, "-I", "-S", str(WARDEN), str(seconds), given, str(log.parent), *command),
                 stdin=PIPE,  # the warden stops the program when this closes
                 stdout=output,
                 stderr=output,

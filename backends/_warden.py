@@ -1,9 +1,10 @@
-"""Runs a program and leaves nothing of it behind: `python _warden.py SECONDS FD[,FD] PROGRAM ARGUMENT...`
+"""Runs a program and leaves nothing of it behind: `python _warden.py SECONDS FD[,FD] FOLDER PROGRAM ARG...`
 
 Standalone, with the standard library only. The warden stands between the lab and an engine, in a session of its own.
 The program ends by itself, or is stopped when the lab closes this process's stdin or dies in any way. To stop it, the
 warden sends it SIGTERM, and after SECONDS sends SIGKILL to everything that it started. The exit code is the program's
-(128 + n for signal n). Once the warden has gone, so has everything below it.
+(128 + n for signal n). Once the warden has gone, so has everything below it. If the
+lab died, the warden also removes FOLDER: nobody is left to read its log.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -117,4 +119,8 @@ def children() -> list[int]:
 
 if __name__ == "__main__":
     given = [int(fd) for fd in sys.argv[2].split(",") if fd]
-    sys.exit(Warden(float(sys.argv[1]), given, sys.argv[3:]).run())
+    warden = Warden(float(sys.argv[1]), given, sys.argv[4:])
+    code = warden.run()
+    if os.getppid() != warden.lab:
+        shutil.rmtree(sys.argv[3], ignore_errors=True)
+    sys.exit(code)

@@ -115,6 +115,7 @@ class VLLM:
                 from vllm import AsyncEngineArgs
                 from vllm.v1.engine.async_llm import AsyncLLM
             except ImportError as error:
+                self._log.unlink()
                 raise BackendError(
                     f"vLLM cannot be imported ({error}); install the lab with its extra in vLLM's environment "
                     "(pip install -e '.[vllm]'), or use backend=vllm_server backend.python=PATH"
@@ -122,6 +123,7 @@ class VLLM:
             try:
                 _sampling(Request(id="", prompt=(), params=self.model.sampling, seed=0), context)
             except Exception as error:  # such as temperatures above 2
+                self._log.unlink()
                 raise Unsupported(f"vLLM refuses model.*: {' '.join(str(error).split())}") from error
             own: dict[str, Any] = {
                 "model": str(folder or self.model.path),
@@ -143,6 +145,7 @@ class VLLM:
                     AsyncEngineArgs(**{"disable_log_stats": True, **self.engine_args, **own})
                 )
             except TypeError as error:
+                self._log.unlink()
                 raise BackendError(f"backend.engine_args: {' '.join(str(error).split())}") from error
             except Exception as error:  # whatever vLLM raises; often only its child's output has the reason
                 raise BackendError(f"vLLM did not start: {self._reason(error)} (log: {name})") from error

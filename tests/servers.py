@@ -20,6 +20,8 @@ from typing import Any, TypeAlias
 
 from aiohttp import web
 
+from tests.waiting import until
+
 Payload: TypeAlias = dict[str, Any]
 
 
@@ -126,9 +128,7 @@ class RecordingServer:
 
     async def until(self, condition: Callable[[RecordingServer], bool], seconds: float = 5) -> None:
         """Waits until e.g. `lambda s: s.aborted == 1`; TimeoutError if that does not come about."""
-        async with asyncio.timeout(seconds):
-            while not condition(self):
-                await asyncio.sleep(0.005)
+        await until(lambda: condition(self), seconds)
 
     async def _models(self, request: web.Request) -> web.Response:
         if callable(self.models):

@@ -17,6 +17,7 @@ from experiments.adaptive.sums import examples, references, slip
 from experiments.adaptive.zoo import BUDGETS, COMMON, strategies
 from pacore_lab.config.calling import composed
 from pacore_lab.interfaces import Strategy
+from tests.outside import ROOT
 
 
 def built(words: str) -> Strategy:
@@ -24,6 +25,7 @@ def built(words: str) -> Strategy:
     return composed(*COMMON, *words.split()).strategy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_every_strategy_of_the_zoo_is_one(budget: str) -> None:
     """A table of hours that ends at a name which was changed since."""
@@ -31,6 +33,15 @@ def test_every_strategy_of_the_zoo_is_one(budget: str) -> None:
         built(words)
 
 
+def test_what_the_zoo_names_is_an_option() -> None:
+    """The study says what it compares; a strategy that came later is none of its business."""
+    words = " ".join(words for budget in BUDGETS for words in strategies(budget).values()).split()
+    named = {word.removeprefix("strategy=") for word in words if word.startswith("strategy=")}
+    assert named
+    assert {name for name in named if not (ROOT / "conf" / "strategy" / f"{name}.yaml").is_file()} == set()
+
+
+@pytest.mark.slow
 def test_every_policy_is_one() -> None:
     for problems, policies in POLICIES.items():
         for words in policies.values():

@@ -14,7 +14,9 @@ import pytest
 
 from backends._child import Child, interpreter, root_cause
 from pacore_lab.errors import BackendError
+from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("logs_of_its_own")
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -110,6 +112,7 @@ def test_nothing_outlives_the_lab(number: int, tmp_path: Path) -> None:
         helper = int(asyncio.run(said(log)))
         process.send_signal(number)
     assert gone(helper, 10)
+    asyncio.run(until(lambda: not log.parent.exists()))
 
 
 def test_which_python(tmp_path: Path) -> None:

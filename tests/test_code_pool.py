@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,9 +21,11 @@ from pacore_lab.grading.code import LcbOfficial, LcbSubprocess, pool, sandbox
 from pacore_lab.grading.code.inside.kernel import seccomp_filter
 from pacore_lab.grading.code.worker import End, Fault, Job, Limits
 from tests.test_code import BROKEN, DOUBLE, SANDBOXES, WORKING, graded, needs_sandbox
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 RIGHT = "print(2 * int(input()))"
+DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
 
 def zygotes(parent: int | None = None) -> list[psutil.Process]:
@@ -34,6 +37,18 @@ def zygotes(parent: int | None = None) -> list[psutil.Process]:
                 found.append(child)
         except psutil.Error:
             pass
+    return found
+
+
+def deaf() -> list[psutil.Process]:
+    """Those among them that ignore SIGTERM: programs that begin with `DEAF` and are past that."""
+    found = []
+    for process in zygotes():
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+            if ignored >> (signal.SIGTERM - 1) & 1:
+                found.append(process)
     return found
 
 
@@ -111,9 +126,9 @@ async def test_closing_ends_what_runs(kind: str) -> None:
     """A grade under way becomes ungraded at once; nothing waits for the program's own end."""
     grader = LcbSubprocess(sandbox=kind, workers=1, timeout=60, wall_timeout=100)
     await grader.start()
-    grading = asyncio.create_task(graded(grader, DOUBLE, "while True: pass"))
+    grading = asyncio.create_task(graded(grader, DOUBLE, f"{DEAF}while True: pass"))
     waiting = asyncio.create_task(graded(grader, DOUBLE, RIGHT))
-    await asyncio.sleep(0.3)
+    await until(deaf)
     began = time.monotonic()
     await grader.close()
     for task in (grading, waiting):
@@ -129,12 +144,13 @@ async def test_a_cancelled_grade_leaves_no_answer_for_the_next() -> None:
     grader = LcbSubprocess(workers=1)
     await grader.start()
     for _ in range(5):
-        grading = asyncio.create_task(graded(grader, DOUBLE, "import time\ntime.sleep(0.2)\nprint(6)"))
-        await asyncio.sleep(0.05)
+        grading = asyncio.create_task(graded(grader, DOUBLE, f"{DEAF}import time\ntime.sleep(1000)\nprint(7)"))
+        await until(deaf)
         grading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await grading
         assert (await graded(grader, DOUBLE, RIGHT)).score == 1.0
+        await until(lambda: not deaf())
     await grader.close()
     assert soon(lambda: not zygotes())
 
@@ -143,13 +159,14 @@ LAB = """
 import asyncio, sys
 from pacore_lab.grading.code import LcbSubprocess
 from tests.test_code import DOUBLE, graded
+from tests.test_code_pool import DEAF, deaf
+from tests.waiting import until
 
 async def main():
     grader = LcbSubprocess(sandbox=sys.argv[1], workers=2, timeout=500, wall_timeout=600)
     await grader.start()
-    code = "import signal\\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\\nwhile True: pass"
-    tasks = [asyncio.create_task(graded(grader, DOUBLE, code)) for _ in range(2)]
-    await asyncio.sleep(1)
+    tasks = [asyncio.create_task(graded(grader, DOUBLE, f"{DEAF}while True: pass")) for _ in range(2)]
+    await until(lambda: len(deaf()) == 2)
     print("busy", flush=True)
     await asyncio.gather(*tasks)
 
@@ -282,9 +299,11 @@ async def test_alone_is_alone() -> None:
         async with workers.worker(alone=alone):
             running += 1
             peak = max(peak, running)
-            await asyncio.sleep(0.01)
             if alone:
+                await asyncio.sleep(0.01)  # in which nobody may come
                 together.append(running)
+            else:
+                await until(lambda: peak > 1)
             running -= 1
 
     await asyncio.gather(*(use(n % 4 == 0) for n in range(24)))

@@ -17,9 +17,10 @@ from pacore_lab.grading import MathGrader
 from pacore_lab.grading.answers import last_box
 from pacore_lab.grading.cache import Cache
 from pacore_lab.grading.exact import read
-from pacore_lab.grading.readers import Pool
+from pacore_lab.grading.readers import Pool, Worker
 from pacore_lab.types import Grade
 from tests.test_grading import NESTED, grade
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 HANGS = "9^{9^{9}}"
@@ -91,7 +92,14 @@ async def test_a_hostile_answer_is_ungraded_and_delays_nobody(hasty):
     assert len(workers()) <= 2, "a killed worker was not reaped"  # this one's and the shared one's
 
 
-async def test_a_worker_that_dies_is_replaced():
+async def test_a_worker_that_dies_is_replaced(monkeypatch):
+    ask, asked = Worker.ask, []
+
+    def counted(worker, questions):
+        ask(worker, questions)
+        asked.append(questions)
+
+    monkeypatch.setattr(Worker, "ask", counted)
     grader = MathGrader(timeout=61)  # graders of the same settings share their workers
     before = {worker.pid for worker in workers()}
 
@@ -102,15 +110,17 @@ async def test_a_worker_that_dies_is_replaced():
         assert (await grade(grader, "2", r"\sqrt{4}")).score == 1.0
         own_workers()[0].kill()  # idle: nothing is lost
         assert (await grade(grader, "3", r"\sqrt{9}")).score == 1.0
+        asked.clear()
         pending = asyncio.create_task(grade(grader, "5", HANGS))
-        while not pending.done():  # at work, and its successor too
-            await asyncio.sleep(0.3)
+        for turn in (1, 2):  # at work, and its successor too
+            await until(lambda turn=turn: len(asked) == turn)
             for worker in own_workers():
                 worker.kill()
         assert await pending == Grade(score=None, answer=HANGS, reason="ungraded: grader process died")
         assert (await grade(grader, "4", r"\sqrt{16}")).score == 1.0
+        asked.clear()
         pending = [asyncio.create_task(grade(grader, "5", f"{HANGS}+{i}")) for i in range(3)]
-        await asyncio.sleep(0.3)
+        await until(lambda: asked)
     finally:
         await grader.close()
     for result in await asyncio.gather(*pending):
@@ -124,12 +134,15 @@ def test_no_worker_outlives_a_killed_parent():
     script = """
 import asyncio, psutil
 from tests.test_grading_pool import HANGS, MathGrader, grade, workers
+from tests.waiting import until
 async def main():
     grader = MathGrader(timeout=600)
     await grade(grader, "2", r"\\sqrt{4}")
+    (worker,) = workers()
+    idle = worker.cpu_times().user
     stuck = asyncio.create_task(grade(grader, "5", HANGS))
-    await asyncio.sleep(0.3)
-    print(workers()[0].pid, flush=True)
+    await until(lambda: worker.cpu_times().user > idle + 0.2)
+    print(worker.pid, flush=True)
     await stuck
 asyncio.run(main())
 """
@@ -188,6 +201,7 @@ DEEP += ["1,2" * 1300, r"\pm " * 900 + "1", r"\{" * 900 + r"\}" * 900, r"1\cup" 
 DEEP += ["500!^{2000}", r"\sin(10^{2000})", r"\binom{500}{250}^{2000}", "1/" * 90 + "0", "9" * 10**6, NESTED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", DEEP, ids=lambda text: text[:16])
 async def test_deep_and_huge_answers_are_bounded(hasty, text):
     start = time.monotonic()

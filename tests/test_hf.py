@@ -103,13 +103,15 @@ async def test_a_failing_step_ends_every_call_in_one_line(folder: Path, monkeypa
     async with running as ask:
         assert running.backend._worker is not None
         decoder = running.backend._worker.decoder
+        steps = [decoder.step] * 3
 
-        def fail() -> None:
+        def fail() -> Any:
+            if steps:
+                return steps.pop()()
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
 
-        calls = [asyncio.create_task(ask("x", seed=i)) for i in range(20)]
-        await asyncio.sleep(0.05)
         monkeypatch.setattr(decoder, "step", fail)
+        calls = [asyncio.create_task(ask("x", seed=i)) for i in range(20)]
         results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
         assert any(isinstance(result, EngineDead) for result in results)
         assert all(isinstance(result, EngineDead | Completion) for result in results)
@@ -123,8 +125,9 @@ async def test_close_ends_pending_calls_and_may_be_repeated(folder: Path) -> Non
     with pytest.raises(EngineDead, match="not running"):
         await ask("x")
     await ask.backend.start()
-    call = asyncio.create_task(ask("x"))
-    await asyncio.sleep(0.02)
+    began = asyncio.Event()
+    call = asyncio.create_task(ask("a", temperature=0, on_chunk=lambda chunk: began.set()))
+    await began.wait()
     await ask.backend.close()
     with pytest.raises(EngineDead, match="closed"):
         await call

@@ -16,6 +16,7 @@ from backends._hf_draw import draw
 from backends._hf_rows import Row
 from pacore_lab.errors import RequestError
 from tests.tiny_hf import CONTEXT, SHAPE, Running, backend, folder, mixed, net, plain_greedy, rows, ship, tokenizer
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
@@ -130,15 +131,15 @@ async def test_cancelled_calls_leave_nothing_behind(folder: Path) -> None:
     """1000 aborts, in the queue and in the batch; then the engine is as good as new."""
     running = Running(backend(folder))
     async with running as ask:
+        worker = running.backend._worker
+        assert worker is not None
         expected = await ask("after", max_tokens=20)
         for wave in range(4):
             tasks = [asyncio.create_task(ask(f"{wave} {i % 50}", seed=i)) for i in range(250)]
-            await asyncio.sleep(0.05)
+            await until(lambda: len(worker.decoder.memory) and worker.decoder.waiting)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         assert await ask("after", max_tokens=20) == expected
-        worker = running.backend._worker
-        assert worker is not None
         assert worker.decoder.idle
         assert not worker._calls

@@ -19,6 +19,7 @@ from pacore_lab.interfaces import Capabilities, Grader
 from pacore_lab.types import Completion, Model, Problem
 from tests.asking import closed_port
 from tests.doubles import Reply, Scripted, trajectory, user
+from tests.waiting import until
 
 QUESTION = Problem(id="q", messages=user("Which {response} is it?"), answer="Paris", group="geography")
 TURN = Problem(
@@ -171,14 +172,20 @@ async def test_a_question_is_asked_once_and_its_tokens_count_each_time(tmp_path:
 
 
 async def test_an_asker_who_leaves_does_not_take_the_verdict_from_another(tmp_path: Path) -> None:
+    said = asyncio.Event()
+
     async def slow(request: object, n: int) -> str:
-        await asyncio.sleep(0.05)
+        await said.wait()
         return "correct: yes"
 
     async with judged(hle, slow, tmp_path) as (grader, backend):
         first, second = (asyncio.create_task(grader.grade(QUESTION, trajectory("Answer: Paris"))) for _ in range(2))
-        await asyncio.sleep(0.02)
+        (dispatch,) = grader.judge._dispatchers  # type: ignore[attr-defined]
+        await until(lambda: [flight.waiters for flight in dispatch._flights.values()] == [2])
         first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        said.set()
         assert (await second).score == 1.0
     assert len(backend.requests) == 1
 

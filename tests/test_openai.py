@@ -15,7 +15,7 @@ from pacore_lab.errors import BackendError, EngineDead, RequestError
 from pacore_lab.interfaces import Chunk
 from pacore_lab.types import ChatMessage, Completion, Model
 from tests.asking import X, answering, ask, ask_streaming, asking, client, closed_port, delta, streaming
-from tests.servers import RecordingServer, default_text
+from tests.servers import Payload, RecordingServer, default_text
 
 
 async def test_the_payload_is_the_published_clients_and_a_seed() -> None:
@@ -286,11 +286,19 @@ async def _models(server: RecordingServer) -> int:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_512_requests_at_once(stream: bool) -> None:
-    async with RecordingServer(delay=0.5) as server, client(server) as backend:
+    """The client's pool had a hidden limit of 100 connections."""
+    all_here = asyncio.Event()
+
+    async def reply(payload: Payload, n: int) -> str:
+        await all_here.wait()
+        return default_text(payload)
+
+    async with RecordingServer(reply=reply) as server, client(server) as backend:
         on_chunk = (lambda chunk: None) if stream else None
-        jobs = [backend.complete(asking(seed=i), on_chunk) for i in range(512)]
-        completions = await asyncio.gather(*jobs)
-    assert server.peak > 256  # no hidden limit of 100 connections
+        jobs = asyncio.gather(*(backend.complete(asking(seed=i), on_chunk) for i in range(512)))
+        await server.until(lambda s: s.in_flight == 512, seconds=30)
+        all_here.set()
+        completions = await jobs
     texts = {payload["seed"]: default_text(payload) for payload in server.requests}
     assert [c.content for c in completions] == [texts[i] for i in range(512)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pacore_lab.types import Model
 from tests.asking import answering, asking, client
 from tests.outside import invoke, serving, write_jsonl
 from tests.servers import Fault, Payload, RecordingServer, default_text
+from tests.waiting import until
 
 
 async def probed(*servers: RecordingServer, **settings: Any) -> Capabilities:
@@ -169,10 +169,22 @@ async def test_cancelling_the_start() -> None:
 
 async def test_the_weakest_of_several_counts_and_none_waits_for_another() -> None:
     body = {"choices": [{"message": {"content": "7"}, "finish_reason": "stop"}]}
-    async with RecordingServer(delay=0.2) as good, RecordingServer(reply=lambda p, n: body, delay=0.2) as bad:
-        began = time.monotonic()
+    servers: list[RecordingServer] = []
+
+    async def both_asked(n: int) -> None:  # five calls go to the bad one, three to the other
+        await until(lambda: all(len(server.requests) > min(n, 2) for server in servers))
+
+    async def well(payload: Payload, n: int) -> str:
+        await both_asked(n)
+        return default_text(payload)
+
+    async def badly(payload: Payload, n: int) -> Payload:
+        await both_asked(n)
+        return body
+
+    async with RecordingServer(reply=well) as good, RecordingServer(reply=badly) as bad:
+        servers += [good, bad]
         found = await probed(good, bad)
-        assert time.monotonic() - began < 1.6  # five calls at the bad one, three at the other
     assert (found.seeds, found.logprobs) == ("none", "none")
     assert (
         found.evidence["logprobs"] == f"{good.base_url}: given when asked for; {bad.base_url}: asked for and not given"

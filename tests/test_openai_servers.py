@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from pacore_lab.types import ChatMessage, Model, SamplingParams
 from tests.asking import answering, ask, asking, client, closed_port
 from tests.outside import finished_in
 from tests.servers import Fault, Payload, RecordingServer, default_text
+from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent
 
@@ -227,12 +227,11 @@ async def test_a_server_that_returns_is_used_again(caplog: pytest.LogCaptureFixt
             await backend.complete(asking(user(f"{i}")))
         assert servers[0].requests == []
         await servers[0].restart()
-        await asyncio.sleep(0.2)
+        await until(lambda: "is back" in caplog.text)
         for i in range(20):
             await backend.complete(asking(user(f"{i}")))
     assert servers[0].requests
     assert "is away (connection refused); 1 of 2 servers left" in caplog.text
-    assert "is back" in caplog.text
 
 
 async def restarts(path: Path, away: float) -> None:
@@ -262,19 +261,21 @@ async def test_a_server_that_restarts_is_waited_for(tmp_path: Path) -> None:
     await restarts(tmp_path, 1)
 
 
-@pytest.mark.skipif(os.environ.get("PACORE_SLOW") != "1", reason="takes a minute; PACORE_SLOW=1 runs it")
+@pytest.mark.slow
 async def test_a_server_that_restarts_for_a_minute(tmp_path: Path) -> None:
     await restarts(tmp_path, 60)
 
 
 async def test_a_gateway_without_its_server_is_waited_for(tmp_path: Path) -> None:
     """A proxy in front of a server that restarts answers 502 to everything: that is no answer to ask again for."""
-    down = False
+    down, looks = False, 0
 
     def reply(payload: Payload, n: int) -> Any:
         return web.Response(status=502) if down else default_text(payload)
 
     def models() -> web.Response:
+        nonlocal looks
+        looks += 1
         return web.Response(status=502 if down else 404)
 
     async with (
@@ -284,8 +285,8 @@ async def test_a_gateway_without_its_server_is_waited_for(tmp_path: Path) -> Non
     ):
         job = asyncio.create_task(sample(dispatch, ["p"], 32))
         await server.until(lambda s: s.in_flight == 8)
-        down = True
-        await asyncio.sleep(0.7)
+        down, looks = True, 0
+        await until(lambda: looks >= 30)
         asked = len(server.requests)
         assert asked <= 24
         down = False
@@ -316,7 +317,7 @@ async def test_cancelling_while_waiting() -> None:
         with pytest.raises(TransientError):
             await backend.complete(asking())
         tasks = [asyncio.create_task(backend.complete(asking())) for _ in range(20)]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0)  # a turn, in which each of them begins to wait
         for task in tasks[:10]:
             task.cancel()
         assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(
@@ -339,13 +340,14 @@ async def test_closing_under_a_request_leaves_no_task() -> None:
     """The connection it loses is not the server's fault: a watch begun then would outlive its session."""
     async with RecordingServer(delay=30) as server:
         async with client(server) as backend:
+            servers = backend._live.servers
             task = asyncio.create_task(backend.complete(asking()))
             await server.until(lambda s: s.in_flight == 1)
         with pytest.raises(TransientError):
             await task
         await server.until(lambda s: s.in_flight == 0)
-        await asyncio.sleep(0.01)
-        assert not [task for task in asyncio.all_tasks() if "_until_back" in str(task)]
+        assert servers is not None
+        assert [known.watch for known in servers.all] == [None]
 
 
 async def test_a_server_that_comes_back_with_other_weights_stays_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -356,13 +358,12 @@ async def test_a_server_that_comes_back_with_other_weights_stays_out(caplog: pyt
             await backend.complete(asking(user(f"{i}")))
         servers[0].entry = {"root": "org/b"}
         await servers[0].restart()
-        await asyncio.sleep(0.2)
+        await until(lambda: "is away (it came back with org/b and a context" in caplog.text)
         for i in range(8):
             await backend.complete(asking(user(f"{i}")))
         assert servers[0].requests == []
-        assert "is away (it came back with org/b and a context" in caplog.text
         servers[0].entry = {"root": "org/a"}
-        await asyncio.sleep(0.2)
+        await until(lambda: "is back" in caplog.text)
         for i in range(8):
             await backend.complete(asking(user(f"{i}")))
     assert servers[0].requests
@@ -467,7 +468,7 @@ async def test_too_few_files_is_one_line(tmp_path: Path) -> None:
         "try: asyncio.run(main())\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
-    async with RecordingServer(delay=1) as server:
+    async with RecordingServer(reply=lambda p, n: Fault.HANG) as server:
         command = [sys.executable, "-c", code, server.base_url]
         process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE)
         out, _ = await asyncio.wait_for(process.communicate(), 30)

@@ -201,6 +201,7 @@ def test_json_answers_stay_as_written(written, tmp_path):
     assert AIME2025(path=str(path)).load()[0].answer == written.strip('"')
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=1))
 def test_any_answer_survives_a_csv_and_json_lines(answer, tmp_path_factory):

@@ -9,15 +9,30 @@ from pacore_lab.errors import ConfigError, EngineDead, RequestError, TransientEr
 from pacore_lab.interfaces import Request
 from pacore_lab.sampling.dispatch import Retry, Slots
 from pacore_lab.types import Completion
-from tests.doubles import Scripted, dispatcher, episode, user
+from tests.doubles import Reply, Scripted, dispatcher, episode, user
+from tests.waiting import until
+
+
+def last_first(count: int) -> Reply:
+    """Replies to `count` requests, the last one first: each waits for the one after it."""
+    came = [asyncio.Event() for _ in range(count)]
+
+    async def reply(request: Request, n: int) -> str:
+        if n + 1 < count:
+            await came[n + 1].wait()
+        came[n].set()
+        return f"{n}"
+
+    return reply
+
+
+async def never(request: Request, n: int) -> str:
+    await asyncio.Event().wait()
+    return ""
 
 
 async def test_trajectories_come_in_index_order_whatever_finishes_first(tmp_path: Path) -> None:
-    async def reply(request: Request, n: int) -> str:
-        await asyncio.sleep(0.03 - 0.01 * n)
-        return f"{n}"
-
-    async with dispatcher(Scripted(reply), tmp_path) as dispatch:
+    async with dispatcher(Scripted(last_first(3)), tmp_path) as dispatch:
         found = await episode(dispatch).sample(user("q"), 3)
     assert [t.content for t in found] == ["0", "1", "2"]
     assert sorted(found, key=lambda t: t.arrival) == found[::-1]
@@ -48,7 +63,7 @@ async def test_strategies_share_round_one_and_nothing_else_is_shared(tmp_path: P
 
 async def test_at_most_concurrency_at_once(tmp_path: Path) -> None:
     async def reply(request: Request, n: int) -> str:
-        await asyncio.sleep(0.001)
+        await until(lambda: backend.peak >= 3)
         return "x"
 
     backend = Scripted(reply)
@@ -123,8 +138,7 @@ def test_retry_waits_longer_each_time_and_as_the_server_asks() -> None:
 
 async def test_leaving_a_stream_aborts_the_rest_and_books_their_tokens(tmp_path: Path) -> None:
     async def reply(request: Request, n: int) -> str:
-        await asyncio.sleep(0 if n < 2 else 60)
-        return "abcde"
+        return "abcde" if n < 2 else await never(request, n)
 
     backend = Scripted(reply)
     async with dispatcher(backend, tmp_path) as dispatch:
@@ -147,21 +161,16 @@ async def test_a_finished_but_unread_trajectory_is_discarded_and_kept(tmp_path: 
         sampler = episode(dispatch)
         async with sampler.stream(user("q"), 3) as arrivals:
             await anext(arrivals)
-            await asyncio.sleep(0.05)
+            await until(lambda: dispatch.counters.sampled == 3)
         assert (sampler.account.generated, sampler.account.discarded) == (5, 10)
         assert all(t.reused for t in await episode(dispatch).sample(user("q"), 3))
 
 
 async def test_a_stream_over_stored_trajectories_keeps_their_order_of_arrival(tmp_path: Path) -> None:
-    async def reply(request: Request, n: int) -> str:
-        await asyncio.sleep(0.02 * (3 - n))
-        return f"{n}"
-
-    async with dispatcher(Scripted(reply), tmp_path) as dispatch:
-        live = [t.id async for t in _all(episode(dispatch), 3)]
-        replayed = [t.id async for t in _all(episode(dispatch), 3)]
-    assert replayed == live
-    assert live != sorted(live, key=live.index, reverse=True)
+    async with dispatcher(Scripted(last_first(3)), tmp_path) as dispatch:
+        live = [t.index async for t in _all(episode(dispatch), 3)]
+        replayed = [t.index async for t in _all(episode(dispatch), 3)]
+    assert replayed == live == [2, 1, 0]
 
 
 async def _all(sampler, n):  # type: ignore[no-untyped-def]
@@ -171,15 +180,14 @@ async def _all(sampler, n):  # type: ignore[no-untyped-def]
 
 
 async def test_cancelling_an_episode_reaches_the_engine_and_frees_every_slot(tmp_path: Path) -> None:
-    async def reply(request: Request, n: int) -> str:
-        await asyncio.sleep(60)
-        return "never"
-
-    backend = Scripted(reply)
+    backend = Scripted(never)
     async with dispatcher(backend, tmp_path, concurrency=4) as dispatch:
-        for _ in range(50):
+        for turns in range(50):  # every other one while it begins, the rest with all slots taken
             task = asyncio.create_task(episode(dispatch).sample(user("q"), 10))
-            await asyncio.sleep(0.001)
+            if turns % 2:
+                await until(lambda: backend.running == 4)
+            for _ in range(turns):
+                await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -206,11 +214,11 @@ async def test_account_charges_reused_trajectories_as_if_generated(tmp_path: Pat
 
 async def test_pool_draws_are_seeded_without_replacement_and_sampled_once(tmp_path: Path) -> None:
     async def reply(request: Request, n: int) -> str:
-        await asyncio.sleep(0.001)
+        await until(lambda: len(backend.requests) >= 6)
         return "x"
 
     backend = Scripted(reply)
-    async with dispatcher(backend, tmp_path) as dispatch:
+    async with dispatcher(backend, tmp_path, concurrency=80) as dispatch:
         draws = await asyncio.gather(*(episode(dispatch, repeat=r, pool=6).sample(user("q"), 4) for r in range(20)))
         again = await episode(dispatch, repeat=3, pool=6).sample(user("q"), 4)
         assert [t.id for t in again] == [t.id for t in draws[3]]
@@ -226,19 +234,22 @@ async def test_pool_draws_are_seeded_without_replacement_and_sampled_once(tmp_pa
 
 
 async def test_one_of_two_who_wait_for_the_same_draw_may_leave(tmp_path: Path) -> None:
+    said = asyncio.Event()
+
     async def reply(request: Request, n: int) -> str:
-        await asyncio.sleep(0.05)
+        await said.wait()
         return "shared"
 
     backend = Scripted(reply)
     async with dispatcher(backend, tmp_path) as dispatch:
         leaving = asyncio.create_task(episode(dispatch).sample(user("q"), 1))
         staying = asyncio.create_task(episode(dispatch).sample(user("q"), 1))
-        await asyncio.sleep(0.02)
+        await until(lambda: [flight.waiters for flight in dispatch._flights.values()] == [2])
         leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        said.set()
         (trajectory,) = await staying
         assert trajectory.content == "shared"
         assert len(backend.requests) == 1
         assert not backend.cancelled
-        with pytest.raises(asyncio.CancelledError):
-            await leaving

@@ -19,7 +19,9 @@ from backends.served import SGLangServer, VLLMServer
 from pacore_lab.errors import BackendError, EngineDead
 from pacore_lab.interfaces import Request
 from pacore_lab.types import Model, SamplingParams
+from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("logs_of_its_own")
 MODEL = "experiments/tiny_models/rlvr-tiny"
 SERVER = """
 import json, os, subprocess, sys, time
@@ -65,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if body["messages"][0]["content"] == "wait":
+            with open(os.environ["NOTES"] + ".waiting", "a") as waiting:
+                waiting.write("x")
             time.sleep(600)
         if body["messages"][0]["content"] == "die":
             print("error: the sky fell", flush=True)
@@ -115,6 +119,12 @@ def noted(env: dict[str, str]) -> dict[str, Any]:
 
 def left(env: dict[str, str]) -> list[int]:
     return [pid for pid in noted(env)["pids"] if Path(f"/proc/{pid}").exists()]
+
+
+def waiting(env: dict[str, str]) -> int:
+    """How many requests the server holds."""
+    file = Path(env["NOTES"] + ".waiting")
+    return file.stat().st_size if file.exists() else 0
 
 
 def value(env: dict[str, str], flag: str) -> str:
@@ -238,7 +248,7 @@ async def test_its_death_ends_the_waiting(stand_in: dict[str, str], how: str) ->
     """The client of a server that is away waits for it to come back; this one never will."""
     async with running(VLLMServer, stand_in) as made:
         calls = [asyncio.create_task(made.complete(asking("wait"))) for _ in range(20)]
-        await asyncio.sleep(0.3)
+        await until(lambda: waiting(stand_in) == 20)
         if how == "kill":
             os.kill(noted(stand_in)["pids"][0], signal.SIGKILL)
         else:
@@ -260,7 +270,7 @@ async def test_its_death_ends_the_waiting(stand_in: dict[str, str], how: str) ->
 async def test_cancelling_goes_through(stand_in: dict[str, str]) -> None:
     async with running(VLLMServer, stand_in) as made:
         call = asyncio.create_task(made.complete(asking("wait")))
-        await asyncio.sleep(0.2)
+        await until(lambda: waiting(stand_in) == 1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call

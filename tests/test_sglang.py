@@ -20,7 +20,9 @@ from backends.sglang import SGLang, sglang_overrides
 from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError
 from pacore_lab.interfaces import Chunk, Request
 from pacore_lab.types import Model, SamplingParams
+from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("logs_of_its_own")
 MODEL = "experiments/tiny_models/rlvr-tiny"
 ENGINE = """
 import asyncio, json, os, subprocess, sys, time
@@ -233,9 +235,7 @@ async def test_cancelling_hands_on_the_rest(stand_in: dict[str, str]) -> None:
         neighbours = [asyncio.create_task(made.complete(asking(seed=100))) for _ in range(12)]  # "1" begins "10"
         call = asyncio.create_task(made.complete(asking(seed=2000), chunks.append))
         quiet = asyncio.create_task(made.complete(asking(seed=2000)))
-        async with asyncio.timeout(10):
-            while len(chunks) < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(chunks) >= 2)
         call.cancel()
         quiet.cancel()
         for task in (call, quiet):
@@ -251,8 +251,9 @@ async def test_cancelling_hands_on_the_rest(stand_in: dict[str, str]) -> None:
 
 async def test_a_second_cancellation_leaks_nothing(stand_in: dict[str, str]) -> None:
     async with running(stand_in) as made:
-        call = asyncio.create_task(made.complete(asking(seed=2000), lambda chunk: None))
-        await asyncio.sleep(0.05)
+        began = asyncio.Event()
+        call = asyncio.create_task(made.complete(asking(seed=2000), lambda chunk: began.set()))
+        await began.wait()
         call.cancel()
         await asyncio.sleep(0)
         call.cancel()
@@ -329,7 +330,7 @@ async def test_the_engines_death_reaches_all_who_wait(stand_in: dict[str, str]) 
     made = backend(stand_in)
     await made.start()
     calls = [asyncio.create_task(made.complete(asking(seed=3000))) for _ in range(20)]
-    await asyncio.sleep(0.1)
+    await until(lambda: len(notes(stand_in, "asked")) == 20)
     with pytest.raises(EngineDead, match=r"^SGLang's engine died: the sky fell \(log: [^\n]*\)$"):
         await made.complete(asking(seed=666))
     results = await asyncio.gather(*calls, return_exceptions=True)
@@ -347,7 +348,7 @@ async def test_close_ends_everything_and_may_be_repeated(stand_in: dict[str, str
         await made.complete(asking())
     await made.start()
     call = asyncio.create_task(made.complete(asking(seed=3000)))
-    await asyncio.sleep(0.05)
+    await until(lambda: notes(stand_in, "asked"))
     await made.close()
     with pytest.raises(EngineDead, match="closed"):
         await call
@@ -358,9 +359,7 @@ async def test_close_ends_everything_and_may_be_repeated(stand_in: dict[str, str
 async def test_an_interrupted_start_leaves_nothing(stand_in: dict[str, str]) -> None:
     made = backend(stand_in, "slow")
     start = asyncio.create_task(made.start())
-    async with asyncio.timeout(30):
-        while not (Path(stand_in["NOTES"]).exists() and notes(stand_in, "helper")):
-            await asyncio.sleep(0.02)
+    await until(lambda: Path(stand_in["NOTES"]).exists() and notes(stand_in, "helper"))
     start.cancel()
     with pytest.raises(asyncio.CancelledError):
         await start
@@ -423,7 +422,7 @@ def test_the_child_needs_nothing_but_sglang() -> None:
 async def test_killing_the_engine_is_not_the_end_of_us(stand_in: dict[str, str]) -> None:
     async with running(stand_in) as made:
         call = asyncio.create_task(made.complete(asking(seed=3000)))
-        await asyncio.sleep(0.05)
+        await until(lambda: notes(stand_in, "asked"))
         os.kill(notes(stand_in, "pid")[0], signal.SIGKILL)
         with pytest.raises(EngineDead, match=r"^SGLang's engine died: it said nothing, exit code 137"):
             await call

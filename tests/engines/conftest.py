@@ -8,7 +8,6 @@ are the environments that `install.sh` made. `make test-engines` does all of it.
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import tempfile
@@ -57,12 +56,11 @@ QUIET = 20
 
 @cache
 def checkpoint() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="pacore-quiet-")) / "rlvr-tiny"
+    folder = Path(tempfile.mkdtemp(prefix="quiet-")) / "rlvr-tiny"
     shutil.copytree(CHECKPOINT, folder)
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"] /= QUIET
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
     return folder
 
 

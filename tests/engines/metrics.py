@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting", "sglang:num_running_reqs", "sglang:num_queue_reqs")
-SGLANG_FILES = Path(tempfile.mkdtemp(prefix="pacore-sglang-metrics-"))
+SGLANG_FILES = Path(tempfile.mkdtemp(prefix="sglang-metrics-"))
 """Where SGLang's processes write their metrics when there is no server to ask."""
 READ_FILES = (
     "import sys; from prometheus_client import CollectorRegistry, generate_latest, multiprocess as m;"
