@@ -68,7 +68,7 @@ SYNTHESIZER = (
 
 
 def synthesizes(words: str) -> bool:
-    """Whether a strategy has a synthesizer: votes do not, and a model for an unused role is refused."""
+    """Whether a strategy synthesizes: votes do not, and a model for an unused role is refused."""
     return words.startswith(("strategy=pacore", "strategy=allocated"))
 
 

@@ -89,7 +89,7 @@ class Kind:
 def shown_in(line: Line) -> Iterator[tuple[int, Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]]:
     """Place, shown messages and trajectories of each round that was shown messages, without failed trajectories.
 
-    Messages are the texts and sources in results.jsonl; trajectories are its records of them.
+    Messages (texts and sources) and trajectories (facts) are as results.jsonl has them.
     """
     if line["error"] is not None:
         return

@@ -18,7 +18,7 @@ from pacore_lab.analysis.methods import Method
 NORMAL = 1.959964
 """Two-sided 95 % quantile of a normal distribution."""
 DOUBT = 0.25
-"""Doubt whether repeats say more than a single score would, in problems; the value that gave the best coverage."""
+"""Doubt that repeats say more than a single score would, as a number of problems; this value gave the best coverage."""
 
 
 def accuracy_interval(problem_means: Sequence[float], repeats: float) -> tuple[float, float]:
@@ -48,7 +48,7 @@ def stratified_interval(groups: Sequence[Sequence[float]], repeats: float) -> tu
     """
     means = [_mean(group) for group in groups]
     p = _mean(means)
-    worth = len(groups) ** 2 / sum(1 / len(group) for group in groups)  # the problems' worth if they were not grouped
+    worth = len(groups) ** 2 / sum(1 / len(group) for group in groups)  # equivalent number of ungrouped problems
     known = [_variance(group) for group in groups if len(group) > 1]
     share = 1.0
     if known and 0 < p < 1:
@@ -96,7 +96,7 @@ class StandardErrors:
 
 
 def standard_errors(method: Method) -> StandardErrors:
-    """The error clustered by problem, and that of the sampling alone (Miller, arXiv 2411.00640, sections 2 and 3).
+    """Errors clustered by problem, and of the sampling alone (Miller, arXiv 2411.00640, sections 2 and 3).
 
     Repeats that share a pool vary less among themselves than fresh ones. With r the share of members that two of them
     have in common, their correlation is at most r, so their variance is divided by 1 - r. `nested` is better for votes.

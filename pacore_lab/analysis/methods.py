@@ -17,7 +17,7 @@ Line: TypeAlias = Mapping[str, Any]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 KEPT = 100_000
-"""How many first-round trajectories are tracked to see how often they are shared; beyond it, an even sample is."""
+"""The most first-round trajectories tracked to see how often repeats share them; of more, an even sample is tracked."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -214,7 +214,7 @@ def _costs(line: Line) -> dict[str, float]:
 
 
 def _stated(details: Mapping[str, Any]) -> dict[str, float]:
-    """The confidence a grader found in the answer, if it is a number in [0, 1]: a model stated it, so it may not be."""
+    """The confidence a grader found in the answer, if it is in [0, 1]; a model stated it, so it can be anything."""
     value = details.get("confidence")
     usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
     return {"confidence": float(value)} if usable and value is not None else {}

@@ -109,7 +109,7 @@ def problems_needed(spread: Spread, difference: float, repeats: float, *, wanted
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
-    """problems: how many it takes with that many repeats each; None if no number is enough."""
+    """problems: how many it takes with `repeats` repeats each; None if no number is enough."""
 
     repeats: float
     problems: int | None
@@ -118,7 +118,7 @@ class Design:
 def designs(
     spread: Spread, difference: float, repeats: Sequence[float] = (1, 4, 16, 64), *, wanted: float = 0.8
 ) -> list[Design]:
-    """How many problems it takes to see a difference, for each number of repeats; for instance 0.01, one point.
+    """How many problems it takes to see `difference` (0.01 is one point), for each number of repeats.
 
     If only one repeat was observed, just the design with one repeat.
     """

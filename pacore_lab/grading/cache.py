@@ -37,7 +37,7 @@ class Cache:
         self._lock = threading.Lock()
 
     def open(self) -> None:
-        """Check that the file can be used. The first `put` creates a missing file, so a refused run leaves no file.
+        """Open the file, or check that it can be made. The first `put` makes it, so a refused run leaves no file.
 
         Safe to call twice. Raises ConfigError if the file cannot be used.
         """

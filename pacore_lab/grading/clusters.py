@@ -100,7 +100,7 @@ def _identical(values: dict[str, numeric.Value]) -> dict[str, str]:
 
 
 def _neighbours(numbers: dict[str, Numbers]) -> list[list[str]]:
-    """Groups of texts, such that texts with near numbers share a group; each group keeps the given order."""
+    """Groups of texts, in which texts with near numbers share a group; each group keeps the given order."""
     place = {text: order for order, text in enumerate(numbers)}
     groups = [list(numbers)]
     for column in range(max(map(len, numbers.values()), default=0)):
@@ -122,7 +122,7 @@ def _near(first: float, second: float) -> bool:
 
 
 async def _compare(groups: Sequence[Sequence[str]], spelled: dict[str, str], pool: Pool) -> dict[str, str]:
-    """Text -> the first text of its class. Each text is compared with the first of every earlier class, and joins one.
+    """Text -> the first text of its class: each text joins the first earlier class whose first text equals it.
 
     math-verify's relation is not transitive; this turns it into classes. All groups advance together.
     """

@@ -40,7 +40,7 @@ class Value:
 
 
 def evaluate(text: str) -> Value | None:
-    """The value of `compact` text, None if the text is not plain, too long, or undefined."""
+    """The value of `compact` text, None if the text is not plain, too large, or undefined."""
     return _evaluate(text) if len(text) <= MAX_LENGTH else None
 
 

@@ -125,7 +125,7 @@ def fingerprint(answer: str) -> dict[str, Any] | None:
 
 
 def _fingerprint(answer: str) -> dict[str, Any] | None:
-    """Numbers that equal answers share up to rounding, so that unlike answers need no comparison; None if it has none.
+    """Numbers that equal answers share up to rounding, so that unlike answers need no comparison; None without any.
 
     {"exact": "p/q"} for a rational number, else {"kind": text, "at": [[real, imaginary], ...]}. "at" holds a constant's
     value twice, an expression's values at two points, an equation's or inequality's ratios between points (free of a

@@ -99,7 +99,7 @@ class JSONL:
         if name is None:
             return default
         if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
-            self._refuse(number, "id is neither a text nor an integer; mend it, or leave it out")
+            self._refuse(number, "id is neither a text nor an integer; correct it, or leave it out")
         return str(name)
 
     def _answer(self, number: int, line: str, key: str, answer: Any) -> str | None:

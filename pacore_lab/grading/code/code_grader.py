@@ -66,8 +66,8 @@ class _CodeGrader:
 
     score: "all" gives 1.0 if every test passes and stops at the first failure; "share" runs every test and gives the
     share that pass.
-    timeout: seconds of CPU per test. wall_timeout: seconds per test in all; a program that reached it for want of a
-    CPU is run once more, with no other program beside it.
+    timeout: seconds of CPU per test. wall_timeout: seconds per test in all; a program that reaches it because it lacked
+    a CPU is run once more, with no other program beside it.
     memory_mb: address space of a program. output_mb: limit on its output and on each file it writes.
     workers: processes that run programs; None for one per CPU core.
     sandbox: "auto" takes the first that works of bubblewrap, unshare and landlock (`sandbox.py`).
