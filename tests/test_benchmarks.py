@@ -98,7 +98,7 @@ def test_multichallenge_is_the_mean_over_axes() -> None:
     with serving(reply) as server:
         said = run(server, "problems=multichallenge", file(rows), "grader=multichallenge")
     assert {name: line["grade"]["score"] for name, line in lines().items()} == {"a": 1.0, "b": None, "c": 0.0}
-    assert "of 3 episodes 1 ungraded" in said.out
+    assert "1 of 3 episodes ungraded" in said.out
     assert "unweighted mean of groups 50.0" in said.out
     assert "judge: " in said.out
     asked = [payload["messages"][-1]["content"] for payload in server.requests if payload["model"] == "j"]

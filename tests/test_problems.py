@@ -98,8 +98,8 @@ def test_the_plain_format(load):
         ('{"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}', "messages[0].content: a part"),
         ('{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "the last user turn holds no text"),
         (f'{{"messages": [{TURN}, {{"role": "user", "content": ""}}]}}', "the last user turn holds no text"),
-        ('{"question": "a", "id": "first"}', 'id "first" is used on line 1 already'),
-        ('{"question": "a", "id": "req_1"}', 'id "req_1" is used on line 2 already'),
+        ('{"question": "a", "id": "first"}', 'id "first" is already used on line 1'),
+        ('{"question": "a", "id": "req_1"}', 'id "req_1" is already used on line 2'),
     ],
     ids=lambda text: str(text)[:40],
 )

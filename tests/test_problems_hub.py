@@ -103,14 +103,14 @@ def test_a_wrong_revision_is_one_line_even_with_another_in_the_cache(load):
     """`datasets.load_dataset` takes the latest cached revision instead, without an error."""
     load()
     said = load(revision="0" * 40)
-    assert said.startswith(f"MathArena/aime_2025 at revision {'0' * 40} cannot be had from the hub (")
+    assert said.startswith(f"MathArena/aime_2025 at revision {'0' * 40} cannot be fetched from the hub (")
     assert "set problems.revision to one of its commits, or give a local copy: problems.path=FOLDER" in said
 
 
 def test_no_network_is_one_line_at_once(load):
     load.url = "http://127.0.0.1:9"
     said = load()
-    assert "cannot be had from the hub (ConnectError" in said
+    assert "cannot be fetched from the hub (ConnectError" in said
     assert "check the network and HF_ENDPOINT, or give a local copy: problems.path=FOLDER" in said
     assert "Retrying" not in load.err
 

@@ -303,7 +303,7 @@ def test_the_window_takes_both_its_days(kind, tmp_path):
     assert [problem.id for problem in LiveCodeBench(path=str(path)).load()] == ["abc1", "abc2", "abc4"]
     assert len(LiveCodeBench(path=str(path), start=None, end=None).load()) == 5
     assert len(LiveCodeBench(path=str(path), start="2025-06-01", end="2025-06-01").load()) == 1
-    with pytest.raises(DataError, match="no contest of its 5 rows is from 2030-01-01 to None"):
+    with pytest.raises(DataError, match="none of its 5 rows is from 2030-01-01 to None"):
         LiveCodeBench(path=str(path), start="2030-01-01", end=None).load()
 
 
@@ -360,7 +360,7 @@ def test_a_wrong_column_is_one_line(kind, tmp_path):
         ("a.json", "[]", "a.json: holds no rows"),
         ("a.csv", "problem_idx,problem,answer\n", "a.csv: holds no rows"),
         ("a.json", "{", "a.json: not JSON"),
-        ("a.json", "{}", "a.json: holds no JSON list"),
+        ("a.json", "{}", "a.json: not a JSON list"),
         ("a.json", "[1]", "a.json: row 1: ValueError: a JSON int, not an object"),
         ("a.jsonl", '{"problem_idx": 1,', "a.jsonl:1: JSONDecodeError"),
         ("a.jsonl", "[" * 100_000, "a.jsonl:1: RecursionError"),
@@ -376,7 +376,7 @@ def test_a_wrong_column_is_one_line(kind, tmp_path):
         (
             "a.jsonl",
             '{"problem_idx": 1, "problem": "?", "answer": 1}\n' * 2,
-            "a.jsonl:2: id 'aime_2025-1' is used at ",
+            "a.jsonl:2: id 'aime_2025-1' is already used at ",
         ),
     ],
     ids=lambda value: str(value)[:30],
@@ -416,7 +416,7 @@ def test_a_path_that_is_not_there_and_folders_without_an_answer(tmp_path):
         (multi(1, conversation=[{"role": "robot", "content": "x"}]), "conversation[0] needs a text as content"),
         (multi(1, conversation=[{"role": "user", "content": "\ud800"}]), "conversation[0] holds half of a surrogate"),
         (multi(1, conversation="{"), "conversation is not JSON: '{'"),
-        (multi(1, pass_criteria="MAYBE"), "pass_criteria is 'MAYBE'; YES or NO"),
+        (multi(1, pass_criteria="MAYBE"), "pass_criteria is 'MAYBE'; give YES or NO"),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -107,11 +107,11 @@ def test_it_says_what_the_run_found(tmp_path: Path) -> None:
         "torch 3",
         "1 × episode: RequestError: prompt too long",
         "1 × ungraded: no ground truth",
-        "pacore_low: of 4 episodes 1 ungraded, 1 failed, not in its accuracy",
+        "pacore_low: 1 of 4 episodes ungraded, 1 failed; not in its accuracy",
         "What is 3 + 4?",
         "It is 7.",
         "The answer is \\boxed{7}.",
-        "answer read: 7",
+        "extracted answer: 7",
         "16 trajectories sampled, 4 reused from the store",
     ):
         assert said in page.text

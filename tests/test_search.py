@@ -74,8 +74,8 @@ def test_the_problem_reads_as_it_should():
     ("change", "says"),
     [
         ({"boxes": 1}, "boxes is 1"),
-        ({"boxes": 23}, "boxes is 23 of 3 candidates; there are 67 numbers and 26 labels"),
-        ({"boxes": 27, "box": 1}, "boxes is 27 of 1 candidates"),
+        ({"boxes": 23}, "boxes is 23, each of 3; there are only 67 numbers and 26 labels"),
+        ({"boxes": 27, "box": 1}, "boxes is 27, each of 1"),
         ({"box": 0}, "box is 0"),
         ({"starts": (9, 99)}, r"starts is \(9, 99\)"),
         ({"steps": 0}, "steps is 0"),

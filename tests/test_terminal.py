@@ -130,7 +130,7 @@ def test_table_fits_eighty_columns_and_hides_nothing() -> None:
     for said in (
         "123    45.7  1m32s  110/120",
         "480 trajectories sampled, 96 reused from the store, 3 cut off at the token limit",
-        "pacore_low: of 120 episodes 6 ungraded, 4 failed",
+        "pacore_low: 6 of 120 episodes ungraded, 4 failed",
         "9 × trajectory: timeout; 4 × episode: [red]dead[/red] ; 1 × ungraded: reason 0",
         "3 more for other reasons",
         "pacore_low − majority vote @4: +3.1 points [−1.2, 7.4] over 30 problems, at 1.2 × the tokens",

@@ -80,7 +80,7 @@ def test_a_prompt_that_was_not_sampled_from_is_left_out(out: Path, tmp_path: Pat
     """Attention to a prompt that the model never saw, because the run's own prompt had been another."""
     other = copy(out, tmp_path / "other", prompt={"_target_": "strategies.prompts.unnumbered"})
     found, left_out = replay(other, 50)
-    assert (found, dict(left_out)) == ([], {"its prompt cannot be made again": 9})
+    assert (found, dict(left_out)) == ([], {"its prompt cannot be rebuilt": 9})
 
 
 def test_a_short_message_is_not_found_in_the_problem() -> None:
@@ -125,7 +125,7 @@ def item(*messages: str, response: str = "yes", question: str = "q") -> Replayed
 
 
 def test_what_cannot_be_told_is_said(reader: Reader) -> None:
-    assert reader.read(item("a", response="")) == "its response has no token"
+    assert reader.read(item("a", response="")) == "its response has no tokens"
     assert "longer than the context" in str(reader.read(item("a", response="7" * 5000)))
     strange = replace(item("a"), messages=("b",))
     assert reader.read(strange) == "its messages are not found in its prompt"
@@ -184,7 +184,7 @@ def test_mistakes_are_one_line(
         ((tmp_path / "none", "--model", TINY, *to), "holds no run of this lab"),
         ((single, "--model", TINY, *to), "no trajectory that was shown messages"),
         ((bare, "--model", TINY, *to), "has no prompt of its own"),
-        ((other, "--model", TINY, *to), "nothing to draw, every synthesis was left out"),
+        ((other, "--model", TINY, *to), "nothing to draw, since every synthesis was left out"),
         ((out, "--model", tmp_path / "empty", *to), "no config.json"),
         ((out, "--model", tmp_path / "bad", *to), "cannot be loaded"),
         ((out, "--model", TINY, "--episodes", 0, *to), "--episodes is 0"),

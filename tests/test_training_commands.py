@@ -95,7 +95,7 @@ def test_pools_of_several_runs_and_what_is_dropped(
     assert new.startswith("p0-")
     assert records[new].conversation == user("another 0?")
     said = " ".join(capsys.readouterr().out.split())
-    for why in ("fewer than 4 messages", "no ground truth that is an", "its conversation or ground truth does not fit"):
+    for why in ("fewer than 4 messages", "no ground truth with an", "its conversation or ground truth does not fit"):
         assert f"{why} " in said
     again = pools.pools([finished, finished], messages=4).records
     assert again == pools.pools([finished], messages=4).records
@@ -154,7 +154,7 @@ def test_training_on_what_is_evaluated_is_refused(
     to = tmp_path / "pool.jsonl"
     with pytest.raises(SystemExit) as end:
         pool(monkeypatch, finished, "--messages", 4, "--to", to, "--not-in", held_out)
-    fails(capsys, end, f"1 of 3 training problems are asked in {held_out} too, the first is 'p1'")
+    fails(capsys, end, f"1 of 3 training problems are also asked in {held_out}, the first is 'p1'")
     assert not to.exists()
     elsewhere = run(tmp_path, "elsewhere", "strategy=single", questions=[{"question": "9?", "answer": "9"}])
     pool(monkeypatch, finished, "--messages", 4, "--to", to, "--not-in", elsewhere)

@@ -215,7 +215,7 @@ def test_mistakes_are_one_line(
     for words, said in (
         ((f"a={tmp_path / 'none'}", *to), "cannot be read (No such file or directory)"),
         ((f"a={tmp_path}", *to), "cannot be read (Is a directory)"),
-        ((f"a={empty}", *to), "holds no step yet"),
+        ((f"a={empty}", *to), "holds no steps yet"),
         ((tmp_path / "good", *to), "is not NAME=LOG"),
         ((good, good, *to), "two logs are called a"),
         ((good, "--window", 0, *to), "--window is 0"),

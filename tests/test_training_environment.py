@@ -96,7 +96,7 @@ def test_the_control_without_references_asks_the_bare_problem() -> None:
     [
         ({"m_min": -1}, "m_min is -1"),
         ({"m_min": 6}, "m_max is 5; give a whole number of 6 or more"),
-        ({"m_max": 9}, "m_max is 9, and record 'a' has 8 messages"),
+        ({"m_max": 9}, "m_max is 9, but record 'a' has 8 messages"),
         ({"records": []}, "records is empty"),
         ({"records": [record("x", answer=None, reference=TESTS)]}, "graders['code']"),
     ],

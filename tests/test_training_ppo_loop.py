@@ -227,7 +227,7 @@ def test_a_folder_of_another_training_is_refused(net: Any, tokenizer: Any, tmp_p
 
 
 def test_a_prompt_beyond_the_context_is_refused(net: Any, tokenizer: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a prompt of .* tokens, and max_tokens is 390: the context holds 400"):
+    with pytest.raises(ConfigError, match="makes a prompt of .* tokens, and max_tokens is 390; the context holds 400"):
         run(net, tokenizer, tmp_path, max_tokens=390)
 
 
@@ -266,8 +266,8 @@ def test_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(read_log(tmp_path / "out" / "log.jsonl")) == 2
     for extra, said in (
         (("--lr", 0.5), "holds a training with lr"),
-        (("--model", tmp_path), "no folder with a config.json"),
-        (("--m-max", 3), "m_max is 3, and record 'r0' has 2 messages"),
+        (("--model", tmp_path), "has no config.json"),
+        (("--m-max", 3), "m_max is 3, but record 'r0' has 2 messages"),
         (("--lam", 2), "lam is 2.0"),
         (("--prompt", "strategies.prompts.nothing"), "nothing"),
     ):

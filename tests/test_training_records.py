@@ -113,7 +113,7 @@ GOOD = {"conversation": list(user("Q?")), "responses": ["1"], "ground_truth": "1
         (json.dumps(GOOD | {"scores": [float("nan")]}), ":2: scores holds"),
         (json.dumps(GOOD | {"scores": [True]}), ":2: scores holds"),
         (json.dumps(GOOD | {"ground_truth": {}}), ":2: ground_truth"),
-        (json.dumps(GOOD | {"id": "a-0"}), ":2: id 'a-0' is used at"),
+        (json.dumps(GOOD | {"id": "a-0"}), ":2: id 'a-0' is already used at"),
     ],
 )
 def test_bad_lines_are_told_by_their_number(line: str, said: str, tmp_path: Path) -> None:
@@ -195,5 +195,5 @@ def test_training_and_evaluation_share_nothing() -> None:
     training = {"a": user("What is\n 1 + 1?"), "b": user("Another?")}
     require_disjoint(training, [user("What is 1 + 2?")], "OUT")
     require_disjoint(training, [({"role": "system", "content": "x"}, *user("Another?"))], "OUT")
-    with pytest.raises(ConfigError, match="1 of 2 training problems are asked in OUT too, the first is 'a'"):
+    with pytest.raises(ConfigError, match="1 of 2 training problems are also asked in OUT, the first is 'a'"):
         require_disjoint(training, [user(" What is 1 + 1? ")], "OUT")

@@ -198,7 +198,7 @@ def test_a_config_of_transformers_4() -> None:
             "attention_factor": 1.0,
         },
     }
-    with pytest.raises(ConfigError, match="RoPE of type 'yarn' already"):
+    with pytest.raises(ConfigError, match="already has RoPE of type 'yarn'"):
         checkpoint.stretched(made)
     with pytest.raises(ConfigError, match="no rope_theta"):
         checkpoint.stretched({"hidden_size": 8})
@@ -210,7 +210,7 @@ def test_copies_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "--factor 0.5" in refused(monkeypatch, capsys, checkpoint, TINY, "--to", to, "--factor", 0.5)
     assert sorted(tmp_path.iterdir()) == []
     to.mkdir()
-    assert "is there already" in refused(monkeypatch, capsys, checkpoint, TINY, "--to", to)
+    assert "already exists" in refused(monkeypatch, capsys, checkpoint, TINY, "--to", to)
     assert list(to.iterdir()) == []
 
 
@@ -265,7 +265,7 @@ def test_a_step_where_nothing_was_graded_has_no_reward(out: Path) -> None:
     [
         ("rollouts/3.jsonl", '{"output": "x", "gts": "21", "score": 1, "uid": "a"}\n', "3.jsonl:1: not a response"),
         ("rollouts/3.jsonl", "nothing\n", "3.jsonl:1: not a response"),
-        ("rollouts/all.jsonl", "", "all.jsonl: its name is no step"),
+        ("rollouts/all.jsonl", "", "all.jsonl: its name is not a step"),
         ("metrics/3.jsonl", "nothing\n", "3.jsonl:1: not a line of verl's file logger"),
     ],
 )

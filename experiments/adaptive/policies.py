@@ -1,8 +1,7 @@
 """Adaptive PaCoRe against fixed [32, 4] on common draws: `python -m experiments.adaptive.policies search|arithmetic`.
 
-search: pacore-tiny on the problems it was trained for. arithmetic: sums, which rlvr-tiny explores and sums-tiny
-(`experiments.adaptive.sums`) synthesizes. The policies were chosen on problems of seed 10; the table is of another
-seed.
+search: pacore-tiny on the problems it was trained for. arithmetic: sums that rlvr-tiny explores and sums-tiny
+(`experiments.adaptive.sums`) synthesizes. The policies were chosen on problems of seed 10; the table uses another seed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ OF = "strategy=pacore strategy.schedule.of.widths=[32,4]"
 
 
 def until_agreed(widths: str, least: int, *, accumulate: bool) -> str:
-    """Rounds of these widths, until all of one agree."""
+    """Rounds of these widths, until all answers of one round agree."""
     return (
         f"strategy=pacore strategy/schedule=skip_agreed strategy.schedule.of.widths={widths}"
         f" strategy.schedule.rule.least={least} strategy.schedule.rule.share=1.0"
@@ -69,23 +68,23 @@ SYNTHESIZER = (
 
 
 def synthesizes(words: str) -> bool:
-    """Votes do not, and a model for a role that nobody asks is refused."""
+    """Whether a strategy synthesizes: votes do not, and a model for an unused role is refused."""
     return words.startswith(("strategy=pacore", "strategy=allocated"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problems", choices=POLICIES)
-    parser.add_argument("--n", type=int, default=200, help="problems; %(default)s")
+    parser.add_argument("--n", type=int, default=200, help="number of problems; %(default)s")
     parser.add_argument("--repeats", type=int, default=8, help="%(default)s")
-    parser.add_argument("--seed", type=int, default=20, help="of the problems; %(default)s")
-    parser.add_argument("--only", nargs="+", metavar="POLICY", help=f"beside {FIXED!r}, of the table's; default: all")
-    parser.add_argument("--work", type=Path, default=Path("outputs/policies"), help="for the runs; %(default)s")
-    parser.add_argument("--to", type=Path, default=HERE / "results", help="for the table; %(default)s")
+    parser.add_argument("--seed", type=int, default=20, help="seed of the problems; %(default)s")
+    parser.add_argument("--only", nargs="+", metavar="POLICY", help=f"policies to run besides {FIXED!r}; default: all")
+    parser.add_argument("--work", type=Path, default=Path("outputs/policies"), help="folder for the runs; %(default)s")
+    parser.add_argument("--to", type=Path, default=HERE / "results", help="folder for the table; %(default)s")
     given = parser.parse_args()
     chosen = POLICIES[given.problems]
     if unknown := set(given.only or ()) - set(chosen):
-        parser.error(f"--only {min(unknown)!r} is no policy on {given.problems}, which has: {'; '.join(chosen)}")
+        parser.error(f"--only {min(unknown)!r} is not a policy on {given.problems}; choose from: {'; '.join(chosen)}")
     draws = [f"problems.n={given.n}", f"problems.seed={given.seed}", f"repeats={given.repeats}", "grader.cache=null"]
     common = [f"problems={given.problems}", f"model={MODELS[given.problems]}", *draws]
     policies = {

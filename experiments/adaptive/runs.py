@@ -1,4 +1,4 @@
-"""Many runs on the same problems from one command, each resumable; then one table of them all."""
+"""Many runs on the same problems from one command, each resumable, and one table of them all."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MARGIN = 0.01
 
 
 def run_all(table: Mapping[str, str], common: Sequence[str], work: Path, *, shared: bool) -> dict[str, Path]:
-    """Run what each name stands for (words as on run.py's command line); returns the run folders.
+    """Run what each name stands for (words as on run.py's command line), unless it is finished; return the run folders.
 
-    shared: one store for all, so that first rounds are sampled once; else each samples everything anew, the same draws
-    again, and its wall-clock is its own. What is finished is not run again.
+    shared: one store for all, so first rounds are sampled once. Otherwise each run samples the same draws again, so its
+    wall-clock is its own.
     """
     folders = {}
     work.mkdir(parents=True, exist_ok=True)
@@ -42,12 +42,12 @@ def run_all(table: Mapping[str, str], common: Sequence[str], work: Path, *, shar
 
 
 def methods(folders: Mapping[str, Path]) -> dict[str, Method]:
-    """What each run scored and cost."""
+    """Each run's scores and costs."""
     return {name: analysis.methods_of(read_lines(f / "results.jsonl"), name)[-1] for name, f in folders.items()}
 
 
 def write_plot(rows: Sequence[Mapping[str, Any]], file: Path, *, always: Sequence[str] = ()) -> None:
-    """Accuracy against tokens of what nothing else beats with fewer, and of the names in `always` (PNG)."""
+    """Plot accuracy against tokens (PNG) for the Pareto front and the names that start with one of `always`."""
     points = [
         plots.Point(name=row["name"], cost=row["ttc"], accuracy=row["accuracy"], low=row["low"], high=row["high"])
         for row in rows
@@ -61,9 +61,9 @@ def write_plot(rows: Sequence[Mapping[str, Any]], file: Path, *, always: Sequenc
 def write_table(
     folders: Mapping[str, Path], file: Path, *, baseline: str | None = None, seconds: bool = False
 ) -> list[dict[str, Any]]:
-    """Print and write (CSV) accuracy with its interval, tokens, aborted trajectories per episode and, if told, seconds.
+    """Print and write (CSV) accuracy with its interval, tokens, aborted trajectories per episode and maybe seconds.
 
-    baseline: the run that all are paired with. seconds: wall-clock of each whole run.
+    baseline: the run that the others are paired with. seconds: wall-clock of each whole run.
     """
     found = methods(folders)
     rows = []

@@ -1,11 +1,11 @@
-"""sums-tiny: pacore-tiny, which was trained to search, taught to read sums under references.
+"""sums-tiny: pacore-tiny, which was trained to search, fine-tuned to read sums under references.
 
     python -m experiments.adaptive.sums OUT
 
-Supervised, not reinforced, on made-up references: each example is a training sum with up to 36 conclusions, most of
-them right, the wrong ones slips of a digit that may repeat. The response is the whole worked sum on the bare problem,
-and under references their most frequent answer, without working. So its synthesis is a vote that a model takes by
-reading: a stand-in that makes fixed PaCoRe work on sums, and no evidence of anything beyond that.
+The training is supervised, not reinforced, on made-up references. Each example is a training sum with up to 36
+conclusions, most of them right; the wrong ones are slips of a digit, which may repeat. On the bare problem the response
+is the whole worked sum; under references it is their most frequent answer, without working. Its synthesis is thus a
+vote taken by reading: a stand-in that makes fixed PaCoRe work on sums, and evidence of nothing beyond that.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ HERE = Path(__file__).resolve().parent
 BARE = 0.25
 """Share of examples without references."""
 MOST = 36
-"""References, at most."""
+"""The most references in an example."""
 
 
 def examples(seed: int) -> Iterator[Dialogue]:
-    """Without end; no sum comes twice before 20,000 have come."""
+    """An endless stream; no sum repeats within 20,000."""
     rng, prompt = random.Random(f"sums {seed}"), published()
     for chunk in itertools.count():
         sums = Arithmetic(n=20_000, split="train", seed=1000 * seed + chunk)
@@ -56,7 +56,7 @@ def examples(seed: int) -> Iterator[Dialogue]:
 
 
 def references(right: int, rng: random.Random) -> list[int]:
-    """Answers of trajectories that slip now and then, the right one at least as often as any other."""
+    """Answers of trajectories that slip now and then; no other answer is as frequent as the right one."""
     count = rng.randint(1, 8) if rng.random() < 0.5 else rng.randint(9, MOST)
     wrong = [slip(right, rng) for _ in range(rng.randint(1, 3))]
     reliable = rng.choice((0.5, 0.7, 0.9, 0.97))
@@ -67,7 +67,7 @@ def references(right: int, rng: random.Random) -> list[int]:
 
 
 def slip(right: int, rng: random.Random) -> int:
-    """One digit wrong, most often by one: a lost carry."""
+    """The number with one digit wrong, most often by one, as from a lost carry."""
     digits = list(str(right))
     place = rng.randrange(len(digits))
     by = rng.choice((1, -1)) if rng.random() < 0.7 else rng.randint(2, 8)
@@ -76,7 +76,7 @@ def slip(right: int, rng: random.Random) -> int:
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int, tokens: int) -> Iterator[Batch]:
-    """(inputs, targets) as of `experiments.tiny_models.batches`, without end."""
+    """An endless stream of (inputs, targets), as in `experiments.tiny_models.batches`."""
     stream, order = examples(seed), random.Random(seed)
     while True:
         rows = encode(tokenizer, list(itertools.islice(stream, 256)))
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the model")
     parser.add_argument("--base", type=Path, default=HERE.parent / "tiny_models" / "pacore-tiny")
-    parser.add_argument("--tokens", type=int, default=10_000_000, help="read in all; %(default)s")
+    parser.add_argument("--tokens", type=int, default=10_000_000, help="tokens read in all; %(default)s")
     parser.add_argument("--lr", type=float, default=1e-3, help="%(default)s")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()

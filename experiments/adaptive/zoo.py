@@ -1,8 +1,8 @@
 """Every strategy at three budgets on the same problems: `python -m experiments.adaptive.zoo [--problems N]`.
 
 A budget is a number of trajectories: 5, 17 and 37 are those of PaCoRe low, medium and high. Strategies that stop by
-themselves may use fewer, those that ask judges, summaries or probes count these in. Every strategy samples its own
-draws, the same under the same names, so that its wall-clock is its own; `--budget` runs one of the three.
+themselves may use fewer; those that ask for judgements, summaries or probes count these in. Every strategy samples its
+own draws, the same under the same names, so its wall-clock is its own. `--budget` runs one of the three.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COMMON = ["problems=search", "model.logprobs=true", "model.top_logprobs=20", "gr
 
 
 def strategies(budget: str) -> dict[str, str]:
-    """Words for run.py, by name. Windows and steps are those of trajectories of some 34 tokens."""
+    """Words for run.py, by name. Windows and steps suit trajectories of about 34 tokens."""
     n = BUDGETS[budget]
     wide = {"low": "[4]", "medium": "[16]", "high": "[32,4]"}[budget]
     halves = {"low": "[2,2]", "medium": "[8,8]", "high": "[18,18]"}[budget]
@@ -77,11 +77,11 @@ def strategies(budget: str) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=60, help="%(default)s")
-    parser.add_argument("--seed", type=int, default=20, help="of the problems; %(default)s")
+    parser.add_argument("--problems", type=int, default=60, help="number of problems; %(default)s")
+    parser.add_argument("--seed", type=int, default=20, help="seed of the problems; %(default)s")
     parser.add_argument("--budget", choices=BUDGETS, action="append", help="one of the three; default: all")
-    parser.add_argument("--work", type=Path, default=Path("outputs/zoo"), help="for the runs; %(default)s")
-    parser.add_argument("--to", type=Path, default=HERE / "results", help="for the tables; %(default)s")
+    parser.add_argument("--work", type=Path, default=Path("outputs/zoo"), help="folder for the runs; %(default)s")
+    parser.add_argument("--to", type=Path, default=HERE / "results", help="folder for the tables; %(default)s")
     given = parser.parse_args()
     common = [*COMMON, f"problems.n={given.problems}", f"problems.seed={given.seed}"]
     work, found = given.work / f"{given.problems}-seed{given.seed}", []

@@ -1,4 +1,4 @@
-"""Runs of one strategy on several engines, side by side; the first folder is the reference. See README.md."""
+"""Compares runs of one strategy on several engines; the first folder is the reference. See README.md."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRun:
-    """What an engine said, by (problem, repeat)."""
+    """An engine's results, by (problem, repeat)."""
 
     name: str
     lines: Mapping[Key, Mapping[str, Any]]
@@ -34,7 +34,7 @@ class EngineRun:
         with (folder / "results.jsonl").open(encoding="utf-8") as file:
             lines = {(line["request_id"], line["repeat"]): line for line in map(json.loads, file)}
         if missing := [key for key, line in lines.items() if line["error"] or line["grade"]["score"] is None]:
-            raise SystemExit(f"error: {folder} has {len(missing)} ungraded or failed episodes, {missing[0]} for one")
+            raise SystemExit(f"error: {folder} has {len(missing)} ungraded or failed episodes, e.g. {missing[0]}")
         engine = json.loads((folder / "versions.json").read_text())["backend"]["evidence"]["engine"]
         return cls(
             name=f"{engine}, {json.loads((folder / 'settings.json').read_text())['model']['dtype']}", lines=lines
@@ -45,7 +45,7 @@ class EngineRun:
 
 
 class Scorer:
-    """Log-probabilities by transformers in float32: the yardstick."""
+    """Log-probabilities from transformers in float32, the reference for all engines."""
 
     def __init__(self, folder: Path) -> None:
         logging.disable_progress_bar()
@@ -54,7 +54,7 @@ class Scorer:
 
     @torch.inference_mode()
     def mean_logprob(self, line: Mapping[str, Any]) -> float | None:
-        """Of the final response's tokens; None where its text does not give back the tokens that were sampled."""
+        """Mean over the final response's tokens; None if its text does not give back the sampled tokens."""
         facts = line["trajectories"][-1][0]
         text = self.tokenizer.apply_chat_template(line["problem"], add_generation_prompt=True, tokenize=False)
         prompt = self.tokenizer(text, add_special_tokens=False)["input_ids"]

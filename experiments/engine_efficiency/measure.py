@@ -1,8 +1,8 @@
 """Tokens per second of a coordinated run against those of the engine alone. See README.md.
 
-The run goes through everything (strategy, store, grading, files). The engine alone is given the very same requests at
-once, with nothing to wait for. Both are timed from the first request to the last answer, in turns; prefix caches are
-emptied in between.
+The run goes through everything (strategy, store, grading, files). The engine alone gets the very same requests all at
+once, with nothing to wait for. Both are timed from the first request to the last answer, in turns, and prefix caches
+are emptied in between.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass
 class Watched:
-    """A started backend, with a note of every request and of when the first came and the last was answered."""
+    """A started backend that records every request, and when the first came and the last was answered."""
 
     backend: Backend
     requests: list[Request] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Watched:
 
 
 async def coordinated(run: Run, backend: Backend, folder: Path) -> Watched:
-    """A run on a started backend; its own store, so that every trajectory is sampled."""
+    """A run on a started backend, with a store of its own, so that every trajectory is sampled."""
     watched = Watched(backend)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         await execute(replace(run, backend=watched, repeats=1, out=folder / "out", store=folder / "store.sqlite"))
@@ -132,7 +132,7 @@ async def alone_hf(backend: Any, requests: Sequence[Request]) -> float:
 
 
 async def alone_sglang(backend: Any, requests: Sequence[Request]) -> float:
-    """A plain script around sglang.Engine, in a process of its own as it is in ours."""
+    """A plain script around sglang.Engine, in its own process as in our backend."""
     prompts = [await backend._chat.render(request) for request in requests]
     asked = [
         {
@@ -178,7 +178,7 @@ ALONE: dict[str, Callable[[Any, Sequence[Request]], Awaitable[float]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """Tokens per second, by turn."""
+    """Tokens per second in each turn."""
 
     name: str
     requests: int
@@ -198,7 +198,7 @@ class Efficiency:
 
 
 async def efficiency(run: Run, backend: Any, turns: int) -> Efficiency:
-    """Of a started backend; a first turn warms up and is not counted."""
+    """The efficiency of a started backend; a first turn warms up and is not counted."""
     name = backend.__class__.__name__
     ours, alone = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -217,7 +217,7 @@ def main(settings: DictConfig) -> None:
     """`repeats` is the number of turns."""
     run = build(settings)
     if run.backend.__class__.__name__ not in ALONE:
-        raise ConfigError(f"backend={settings.backend._target_} is not one of the engines in process: hf, vllm, sglang")
+        raise ConfigError(f"backend={settings.backend._target_} is not an in-process engine (hf, vllm, sglang)")
 
     async def measure() -> Efficiency:
         await run.backend.start()

@@ -1,4 +1,4 @@
-"""SGLang alone: {"arguments": ..., "requests": ...} as JSON on stdin, tokens per second as the last line of stdout."""
+"""SGLang alone: {"arguments": ..., "requests": ...} as JSON on stdin, tokens per second on the last line of stdout."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ async def measure(engine: Any, requests: list[dict[str, Any]]) -> float:
         out = await engine.async_generate(input_ids=request["ids"], sampling_params=request["sampling"])
         return int(out["meta_info"]["completion_tokens"])
 
-    await asyncio.gather(*map(one, requests[:4]))  # warms up
+    await asyncio.gather(*map(one, requests[:4]))  # warm-up
     start = time.perf_counter()
     tokens = sum(await asyncio.gather(*map(one, requests)))
     return tokens / (time.perf_counter() - start)

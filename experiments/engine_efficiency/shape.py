@@ -1,8 +1,8 @@
-"""A checkpoint folder of Qwen3's shape without its weights, to measure speed with: `load_format=dummy`.
+"""Writes a checkpoint folder with Qwen3's shape but no weights, for measuring speed: `load_format=dummy`.
 
     python -m experiments.engine_efficiency.shape FOLDER [--size 8b] [--weights]
 
-The tokenizer is rlvr-tiny's; ids beyond it decode to nothing, which is all that text made of random weights is worth.
+The tokenizer is rlvr-tiny's; ids beyond it decode to nothing, which does no harm to text from random weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 TINY = Path(__file__).parents[1] / "tiny_models" / "rlvr-tiny"
-SIZES: dict[str, dict[str, Any]] = {  # of the published configurations of Qwen/Qwen3-8B and Qwen/Qwen3-0.6B
+SIZES: dict[str, dict[str, Any]] = {  # from the published configurations of Qwen/Qwen3-8B and Qwen/Qwen3-0.6B
     "8b": {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32},
     "0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
 }

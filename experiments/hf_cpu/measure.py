@@ -24,7 +24,7 @@ TINY = Path(__file__).parents[1] / "tiny_models" / "rlvr-tiny"
 
 
 def workload(args: argparse.Namespace) -> list[tuple[str, int]]:
-    """(prompt, tokens to generate) of each request, in order of arrival."""
+    """(prompt, tokens to generate) for each request, in order of arrival."""
     rng = np.random.default_rng(args.seed)
     prompts = rng.lognormal(np.log(args.prompt), 0.7, args.requests).clip(4, args.longest).astype(int)
     answers = rng.lognormal(np.log(args.median), args.sigma, args.requests).clip(1, args.longest).astype(int)
@@ -32,7 +32,7 @@ def workload(args: argparse.Namespace) -> list[tuple[str, int]]:
 
 
 async def ours(backend: HF, work: list[tuple[str, int]]) -> None:
-    """Every request as a call of its own, all at once."""
+    """Every request as its own call, all at once."""
 
     async def one(i: int, text: str, tokens: int) -> int:
         params = SamplingParams(max_tokens=tokens)
@@ -65,7 +65,7 @@ async def main() -> None:
     parser.add_argument("--prompt", type=float, default=60, help="median length of a prompt, characters")
     parser.add_argument("--median", type=float, default=60, help="median length of an answer, tokens")
     parser.add_argument("--sigma", type=float, default=1.0, help="standard deviation of log length")
-    parser.add_argument("--longest", type=int, default=500, help="no prompt or answer is longer")
+    parser.add_argument("--longest", type=int, default=500, help="limit on the length of a prompt or an answer")
     parser.add_argument("--max-batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
@@ -80,7 +80,7 @@ async def main() -> None:
     )
     await backend.start()
     assert backend._worker is not None
-    backend._worker.decoder.eos = frozenset()  # lengths are set by the workload, the same ones for every method
+    backend._worker.decoder.eos = frozenset()  # the workload sets the lengths, the same for every method
     tokenizer = transformers.AutoTokenizer.from_pretrained(args.model, padding_side="left")
     net = transformers.AutoModelForCausalLM.from_pretrained(args.model).eval()
 
@@ -90,14 +90,14 @@ async def main() -> None:
         f"generate, {args.max_batch} by {args.max_batch}": lambda work: padded(net, tokenizer, work, args.max_batch),
     }
     if args.requests <= args.max_batch:
-        methods.popitem()  # the same thing
+        methods.popitem()  # it is the whole queue
     longest = max(tokens for _, tokens in work)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {args.threads} thread(s)")
     print(f"{len(work)} requests, {total} tokens, longest answer {longest}, mean {total / len(work):.0f}")
     for method in methods.values():
-        await method(work[:4])  # warms up
-    clocks = {"wall": time.perf_counter, "CPU": time.process_time}  # the second one knows nothing of busy neighbours
+        await method(work[:4])  # warm-up
+    clocks = {"wall": time.perf_counter, "CPU": time.process_time}  # CPU time is blind to busy neighbours
     rates: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     for _ in range(args.repeats):  # in turns, so that a busy machine slows all of them
         for name, method in methods.items():

@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth, ours beside the naive one. See README.md."""
+"""How often 95 % intervals contain the truth: ours beside the naive ones. See README.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SURE = Difficulty(mean=0.97)
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Of one setting: shares of simulations in which each interval held the truth, and their mean widths."""
+    """One setting's results: the share of simulations in which each interval held the truth, and the mean widths."""
 
     setting: str
     truth: float
@@ -53,14 +53,14 @@ def outcome(setting: str, truth: Floats | float, ours: Floats, naive: Floats) ->
 
 
 def naive_interval(values: Floats) -> Floats:
-    """[simulations, 2] from [simulations, problems, repeats]: every redraw as if it were another problem."""
+    """[simulations, 2] from [simulations, problems, repeats], treating every redraw as another problem."""
     flat = values.reshape(len(values), -1)
     half = 1.96 * flat.std(axis=1, ddof=1) / np.sqrt(flat.shape[1])
     return np.stack([flat.mean(axis=1) - half, flat.mean(axis=1) + half], axis=1)
 
 
 def naive_within(values: Floats) -> Floats:
-    """[low, high] from [problems, repeats]: every redraw independent, on these problems."""
+    """[low, high] from [problems, repeats], treating redraws as independent, on these problems."""
     half = 1.96 * np.sqrt((values.var(axis=1, ddof=1) / values.shape[1]).sum()) / len(values)
     return np.array([values.mean() - half, values.mean() + half])
 
@@ -73,12 +73,12 @@ def difference_intervals(leads: Floats, repeats: float) -> Floats:
 
 
 def worth(k: int, redraws: int) -> float:
-    """What the redraws of a pool are worth, as `Method.repeats` has it from the names of the trajectories."""
+    """What the redraws of a pool are worth, as `Method.repeats` computes it from the trajectories' names."""
     return redraws / (1 + (redraws - 1) * k / POOL)
 
 
 def votes(rng: np.random.Generator, difficulty: Difficulty, n: int, k: int, redraws: int, simulations: int) -> Outcome:
-    """Accuracy of maj@k of shared pools."""
+    """Accuracy of maj@k over shared pools."""
     answers = difficulty.answers(rng, simulations * n)
     scores = pooled_votes(rng.multinomial(POOL, answers), k, redraws, rng).reshape(simulations, n, redraws)
     truth = float(true_votes(difficulty.answers(rng, TRUTH), k, rng).mean())
@@ -89,7 +89,7 @@ def votes(rng: np.random.Generator, difficulty: Difficulty, n: int, k: int, redr
 
 
 def single(rng: np.random.Generator, difficulty: Difficulty, n: int, repeats: int, simulations: int) -> Outcome:
-    """Accuracy of a single sample, independent repeats."""
+    """Accuracy of a single sample, with independent repeats."""
     right = difficulty.answers(rng, simulations * n)[:, 0].reshape(simulations, n, 1)
     scores = (rng.random((simulations, n, repeats)) < right).astype(float)
     ours = np.array([accuracy_interval(row, repeats) for row in scores.mean(axis=2).tolist()])
@@ -100,7 +100,7 @@ def single(rng: np.random.Generator, difficulty: Difficulty, n: int, repeats: in
 def paired_votes(
     rng: np.random.Generator, difficulty: Difficulty, n: int, ks: tuple[int, int], redraws: int, simulations: int
 ) -> Outcome:
-    """maj@k of the larger k minus that of the smaller, on the same pools."""
+    """maj@k for the larger k minus maj@k for the smaller, on the same pools."""
     pools = rng.multinomial(POOL, difficulty.answers(rng, simulations * n))
     few, many = (pooled_votes(pools, k, redraws, rng).reshape(simulations, n, redraws) for k in ks)
     fresh = difficulty.answers(rng, TRUTH)
@@ -114,7 +114,7 @@ def paired_votes(
 def paired_singles(
     rng: np.random.Generator, difficulty: Difficulty, lead: float, n: int, repeats: int, simulations: int
 ) -> Outcome:
-    """A method that turns a part of the wrong answers into right ones, on the same draws."""
+    """A method that corrects a part of the wrong answers, on the same draws."""
     right = difficulty.answers(rng, simulations * n)[:, 0].reshape(simulations, n, 1)
     part = lead / (1 - difficulty.mean)
     draws = rng.random((simulations, n, repeats))
@@ -155,7 +155,7 @@ def bootstrapped(
 
 
 def study(seed: int, simulations: int) -> Iterator[tuple[str, Outcome]]:
-    """(heading, outcome) of each setting; a few events are those of fewer than four problems."""
+    """(heading, outcome) of each setting; "few events" are settings in which fewer than four problems decide."""
     rng = np.random.default_rng(seed)
     heading = "accuracy of votes over shared pools"
     for difficulty, n, k, redraws in (

@@ -1,4 +1,4 @@
-"""From dialogues to tensors: sorted by length so that padding is small, loss only where the response is."""
+"""From dialogues to tensors: sorted by length so that padding is small, with loss only on the response."""
 
 import random
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ def batches(
 ) -> Iterator[Batch]:
     """(inputs, targets), both (rows, length) int64, about `tokens` entries each; `dialogues_each` dialogues in all.
 
-    Rows are padded on the right: with causal attention nothing real ever sees the padding, so no mask is needed.
+    Rows are padded on the right: with causal attention no real token sees the padding, so no mask is needed.
     """
     rows = encode(tokenizer, list(dialogues(mix, seed, dialogues_each)))
     yield from packed(rows, tokenizer.pad_token_id, tokens=tokens, order=random.Random(f"order {seed}"))
 
 
 def packed(rows: list[tuple[list[int], int]], pad: int, *, tokens: int, order: random.Random) -> Iterator[Batch]:
-    """Rows of tokens, each with the length of its prompt, as batches of rows of like length, in a random order."""
+    """Batches of rows of similar length, in random order. rows: token ids, each with the length of its prompt."""
     rows = sorted(rows, key=lambda row: len(row[0]))
     groups: list[list[tuple[list[int], int]]] = [[]]
     for row in rows:
@@ -43,12 +43,12 @@ def packed(rows: list[tuple[list[int], int]], pad: int, *, tokens: int, order: r
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, chosen: list[Dialogue]) -> list[tuple[list[int], int]]:
-    """For each dialogue its tokens up to and including the end of the response, and the length of its prompt."""
+    """For each dialogue, its tokens up to and including the end of the response, and the length of its prompt."""
     prompts = [
         tokenizer.apply_chat_template(list(dialogue.messages), tokenize=False, add_generation_prompt=True)
         for dialogue in chosen
     ]
-    # Encoded apart, as at sampling time: the response never merges with its prompt.
+    # Prompt and response are encoded separately, as at sampling time: they never merge.
     prompt_ids = tokenizer(prompts).input_ids
     response_ids = tokenizer([dialogue.response + tokenizer.eos_token for dialogue in chosen]).input_ids
     return [(left + right, len(left)) for left, right in zip(prompt_ids, response_ids, strict=True)]

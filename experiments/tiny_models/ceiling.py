@@ -1,6 +1,6 @@
 """What perfect solvers of searches reach, alone and by vote: `python -m experiments.tiny_models.ceiling`.
 
-Each tries one box at random; where the answer is not in it, it guesses any candidate of another box.
+Each tries one box at random. If the answer is not in it, the solver guesses a candidate from another box.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ DRAWS = 20_000
 
 
 def votes(search: Search, widths: tuple[int, ...], seed: int = 0) -> dict[int, tuple[float, float]]:
-    """For each width: accuracy of a majority vote (ties by lot), and the share of draws with a right answer at all."""
+    """For each width: accuracy of a majority vote (ties broken at random), and how often any answer is right at all."""
     rng = np.random.default_rng(seed)
     candidates = search.boxes * search.box
     found: dict[int, tuple[float, float]] = {}

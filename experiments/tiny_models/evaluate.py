@@ -2,7 +2,7 @@
 
 Runs the lab on held-out searches for pacore-tiny, for rlvr-tiny from which it was trained, and for the control (the
 same steps without references): schedules of growing width, majority votes, sequential rounds, and no compaction.
-Prints paired differences and writes tables and figures. What was sampled before is taken from the store.
+Prints paired differences and writes tables and figures. Trajectories sampled before are taken from the store.
 """
 
 import argparse
@@ -35,7 +35,7 @@ NAMES = {"[4]": "low", "[16]": "medium", "[32,4]": "high"}
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """problems, repeats: of every run. pool: first-round trajectories per problem, from which each repeat draws."""
+    """problems, repeats: in every run. pool: first-round trajectories per problem, from which each repeat draws."""
 
     problems: int
     repeats: int
@@ -43,7 +43,7 @@ class Study:
     out: Path
 
     def run(self, model: str, name: str, *words: str) -> Method:
-        """The strategy's results of a run, which is made, gone on with, or there already."""
+        """The strategy's results in a run, which is started, resumed, or read if it is finished."""
         out = self.out / f"{model}-{name}"
         print(f"{model} {name}", flush=True)
         run(
@@ -60,7 +60,7 @@ class Study:
         return analysis.methods_of(read_lines(out / "results.jsonl"), f"{model} {name}")[-1]
 
     def of(self, model: str) -> dict[str, dict[str, Method]]:
-        """All that is asked of a model: schedules ("single" is a trajectory alone), and votes or variants."""
+        """All runs of a model: schedules ("single" is one trajectory alone), and votes or variants."""
         schedules = {"single": self.run(model, "single", "strategy=single")}
         for widths in WIDTHS[model]:
             name = f"pacore{_digits(widths)}"
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=64, help="first-round trajectories per problem; %(default)s")
     parser.add_argument("--out", type=Path, default=HERE / "work" / "evaluation", help="folder of the runs")
     parser.add_argument("--to", type=Path, default=HERE / "results", help="folder of tables and figures")
-    parser.add_argument("--only", choices=tuple(WIDTHS), help="sample for one model and stop: two fit on two cores")
+    parser.add_argument("--only", choices=tuple(WIDTHS), help="sample for one model and stop, to run two at once")
     given = parser.parse_args()
     study = Study(problems=given.problems, repeats=given.repeats, pool=given.pool, out=given.out)
     found = {model: study.of(model) for model in WIDTHS if given.only in (None, model)}
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def _differences(schedules: dict[str, dict[str, Method]], votes: Sequence[Method]) -> list[Difference]:
-    """What the study claims, each as a paired difference over problems."""
+    """The study's claims, each as a paired difference over problems."""
     pairs: list[tuple[Method, Method]] = []
     for model, found in schedules.items():
         pairs += [(found[widths], found["single"]) for widths in NAMES]

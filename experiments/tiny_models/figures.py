@@ -1,4 +1,4 @@
-"""Accuracy against tokens for families of methods, in the manner of the paper's Figures 1 and 4."""
+"""Accuracy against tokens for families of methods, in the style of the paper's Figures 1 and 4."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Family:
 
 
 def draw(path: Path, families: Sequence[Family]) -> None:
-    """Means with 95 % intervals over problems; tokens are those generated in an episode."""
+    """Means with 95 % intervals over problems; tokens are those of an episode's test-time compute."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     for family, colour in zip(families, COLOURS, strict=False):

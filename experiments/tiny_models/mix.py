@@ -1,8 +1,8 @@
-"""What the base model reads before any RL: worked problems alone, the same under P(x, M), and exercises.
+"""What the base model reads before any RL: worked problems alone, the same problems under P(x, M), and exercises.
 
-Unless it is told to use them, a problem under P(x, M) is solved as if it stood alone: its references are conclusions to
-another problem. So the base model can read references, can go on from them when the problem says so, and nothing has
-ever taught it to do so unasked.
+A problem under P(x, M) is solved as if it stood alone, and its references are conclusions to another problem, unless
+its text orders the model to use them. So the base model can read references, and can continue from them when the
+problem says so, but nothing has taught it to do so unasked.
 """
 
 import random
@@ -32,12 +32,13 @@ TOLD = " Go on from the references."
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Shares of the dialogues: searches (the rest are sums), and what is asked in them.
+    """Shares of the dialogues: searches (the rest are sums), and the kinds of search dialogue.
 
-    digits: the longest summand. boxes: of the searches, [low, high].
-    copying, matching, judging, excluding, reading: exercises. told: under references to the same problem, ordered to go
-    on from them. under_references: to another problem, without that order; the rest are bare problems.
-    lucky: of these two, those whose box is made the right one, so that "yes" is seen often enough.
+    digits: of the longest summand. boxes: per search, [low, high].
+    copying, matching, judging, excluding, reading: exercises. told: under references to the same problem, with the
+    order to continue from them. under_references: under references to another problem, without that order. The rest are
+    bare problems.
+    lucky: the share of these last two kinds that try the right box, so that "yes" is seen often enough.
     """
 
     searches: float = 0.85
@@ -56,14 +57,14 @@ class Mix:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Messages up to the response, and the response that is learned."""
+    """The messages up to the response, and the response to learn."""
 
     messages: tuple[dict[str, str], ...]
     response: str
 
 
 def dialogues(mix: Mix, seed: int, n: int) -> Iterator[Dialogue]:
-    """About `n` training dialogues; the same seed gives the same ones. No problem of the test split is among them."""
+    """About `n` training dialogues; the same seed gives the same ones. None has a problem of the test split."""
     rng = random.Random(f"mix {seed}")
     made = [*_searches(mix, seed, round(n * mix.searches), rng), *_sums(mix, seed, n - round(n * mix.searches), rng)]
     rng.shuffle(made)
@@ -73,14 +74,14 @@ def dialogues(mix: Mix, seed: int, n: int) -> Iterator[Dialogue]:
 
 
 def with_references(problem: str, references: Sequence[str]) -> str:
-    """P(x, M), from the library's own template so that the two cannot drift apart; a message keeps the blank lines that
+    """P(x, M), from the library's own template so that the two cannot drift apart. A message keeps the blank lines that
     follow its </think>."""
     text: str = TEMPLATE.render(original_prompt=problem, ref_responses=[f"\n\n{each}" for each in references])
     return text
 
 
 def told() -> Template:
-    """P(x, M) with the order to go on from the references in the problem's text, as the base model has read it."""
+    """P(x, M) with the order to continue from the references in the problem's text, as the base model has read it."""
     ordered = f"original_prompt.replace({ANSWER_IN!r}, {TOLD + ANSWER_IN!r})"
     return Template(template=PUBLISHED.replace("original_prompt", ordered))
 
@@ -108,8 +109,8 @@ def _searches(mix: Mix, seed: int, n: int, rng: random.Random) -> Iterator[tuple
 
 
 def _told(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
-    """References to this very problem, and its text says to go on from them: a find is checked, else a box is tried
-    that nobody has tried. Half of the time the finds are left out, or there would seldom be much to exclude."""
+    """References to this very problem, with a text that says to continue from them. The solution checks a find if there
+    is one, else it tries an untried box. Half of the time finds are left out, or there would be little to exclude."""
     references = _conclusions(hunt, rng)
     if rng.random() < 0.5:
         references = [each for each in references if each.startswith("no")] or references
@@ -120,21 +121,21 @@ def _told(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
 
 
 def _copying(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
-    """Only asks what is in a few of the boxes: finding a label and reading on is most of what a search needs."""
+    """Asks only for the contents of a few boxes: finding a label and reading on is most of what a search needs."""
     asked = rng.sample(range(len(hunt.boxes)), 4)
     labels = " ".join(LABELS[place] for place in asked)
     return f"Read {labels} in{_listed(hunt)}", response("", "".join(box_of(hunt, place) for place in asked))
 
 
 def _matching(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
-    """Only asks for the boxes that begin with some numbers: finding a number again is what its verdicts need."""
+    """Asks only for the boxes that begin with some numbers: a search's verdicts need to find a number again."""
     asked = rng.sample(hunt.boxes, 4)
     found = "".join(f" {number}" for box in asked for number in box)
     return f"Read on from{''.join(f' {box[0]}' for box in asked)} in{_listed(hunt)}", response("", found)
 
 
 def _judging(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
-    """Only asks for verdicts, on numbers of its own choice: with nothing else around, or in the text of the problem."""
+    """Asks only for verdicts, on one box's numbers: on their own, or after the text of the problem."""
     ends = [generate(number, hunt.constant, hunt.steps)[-1] for number in rng.choice(hunt.boxes)]
     ends = [hunt.ending if rng.random() < 0.4 else end for end in ends]
     verdicts = [f" {end} {'yes' if end == hunt.ending else 'no'}" for end in ends]
@@ -143,8 +144,8 @@ def _judging(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
 
 
 def _excluding(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
-    """Only asks for a box that was not tried. Most are tried: with many left, little is lost by taking any. Half of the
-    time the tried ones are listed, else references say so."""
+    """Asks only for an untried box. Most boxes are tried: with many left, any guess would cost little. Half of the time
+    the tried ones are listed, else references name them."""
     places = rng.sample(range(len(hunt.boxes)), len(hunt.boxes))
     left = places[: rng.randint(1, 3)]
     tried = places[len(left) :]
@@ -159,7 +160,7 @@ def _excluding(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
 
 
 def _reading(hunt: Hunt, rng: random.Random) -> tuple[str, str]:
-    """Only asks what a reference says, in the place of the problem in P(x, M)."""
+    """Asks only what a reference says, in place of the problem in P(x, M)."""
     references = _conclusions(hunt, rng)
     if rng.random() < 0.5:
         number = rng.randint(1, len(references))
@@ -173,19 +174,19 @@ def _listed(hunt: Hunt) -> str:
 
 
 def _conclusions(hunt: Hunt, rng: random.Random) -> list[str]:
-    """Of as many solutions as a message set has, each of its own luck."""
+    """Conclusions of as many solutions as a message set has, each with its own luck."""
     count = rng.randint(1, 8) if rng.random() < 0.5 else rng.randint(9, MOST_REFERENCES)
     return [search_solution(hunt, rng).split("</think>\n\n")[1] for _ in range(count)]
 
 
 def _said(conclusion: str) -> tuple[str, int]:
-    """Its verdict, and the place of the box that it is about."""
+    """The conclusion's verdict, and the place of its box."""
     says, _, rest = conclusion.partition(": ")
     return says, LABELS.index(rest[0])
 
 
 def _sums(mix: Mix, seed: int, n: int, rng: random.Random) -> Iterator[tuple[str, str]]:
-    """Half of them with summands of one length: without these the model is a place short now and then."""
+    """Half have summands of one length: without these the model is sometimes one place short."""
     lengths = range(3, mix.digits + 1)
     questions = [
         question

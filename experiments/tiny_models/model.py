@@ -1,4 +1,4 @@
-"""The tiny architecture: Qwen3 at 0.85 M parameters, small enough to train on one CPU core."""
+"""The tiny architecture: Qwen3 with 0.85 M parameters, small enough to train on one CPU core."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ CONTEXT = 4096
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
-    """Random weights; grouped queries, query-key norms and tied embeddings as in the small Qwen3 models."""
+    """A model with random weights: grouped queries, query-key norms, tied embeddings, as in the small Qwen3 models."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -32,7 +32,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=1.0,
-        top_p=1.0,  # no top_k: SGLang refuses the 0 that means "off" in transformers
+        top_p=1.0,  # without top_k: SGLang refuses 0, transformers' "off"
         eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id],
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -40,15 +40,15 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM
 
 
 def load(folder: Path) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
-    """A model that `ship` wrote."""
+    """Load a model that `ship` wrote."""
     return Qwen3ForCausalLM.from_pretrained(folder), PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def ship(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a folder that transformers, vLLM and SGLang load."""
+    """Write a folder that transformers, vLLM and SGLang can load."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # transformers 5 writes a class name that transformers 4 (still under some engines) does not know.
+    # transformers 5 writes a class name that transformers 4, which some engines still use, does not know.
     config = folder / "tokenizer_config.json"
     config.write_text(config.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
     for file in folder.iterdir():

@@ -1,4 +1,4 @@
-"""Make a tiny base model from nothing: `python -m experiments.tiny_models.pretrain` (see README.md).
+"""Make a tiny base model from scratch: `python -m experiments.tiny_models.pretrain` (see README.md).
 
 Stages: tokenizer, pretraining on worked problems, evaluation.
 A killed run continues from its last checkpoint in `work/`.
@@ -64,7 +64,7 @@ def pretrain(
     options: argparse.Namespace,
     work: Path,
 ) -> None:
-    """Next-token loss on responses until `options.tokens` in all (padding not counted) have been read."""
+    """Next-token loss on responses until `options.tokens` tokens in all, without padding, have been read."""
     device = next(model.parameters()).device
     model.train()
     started, saved_at, losses = time.monotonic() - state["seconds"], time.monotonic(), []
@@ -97,8 +97,8 @@ def pretrain(
 
 
 def stage(tokens: int) -> Mix:
-    """The curriculum. Each part of a solution comes alone first: what is learned so in a few hundred thousand tokens
-    (copying, finding a number again, comparing, leaving out) is not in 5 M among all the rest."""
+    """The curriculum. Each part of a solution is first trained alone (copying, finding a number again, comparing,
+    leaving out). It is learned that way in a few hundred thousand tokens, but not in 5 M among all the rest."""
     nothing = Mix(copying=0.0, matching=0.0, judging=0.0, excluding=0.0, reading=0.0, told=0.0, under_references=0.0)
     exercises = replace(nothing, searches=1.0)
     if tokens < 450_000:
@@ -115,8 +115,8 @@ def stage(tokens: int) -> Mix:
 
 
 def response_loss(model: Qwen3ForCausalLM, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over response tokens; only their logits are made."""
-    # On a CPU with AVX512-BF16 autocast was measured half as fast again as float32.
+    """Mean cross-entropy over response tokens; only their logits are computed."""
+    # On a CPU with AVX512-BF16, autocast measured 1.5 times as fast as float32.
     with torch.autocast(inputs.device.type, torch.bfloat16):
         hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
         wanted = targets != IGNORED
@@ -125,7 +125,7 @@ def response_loss(model: Qwen3ForCausalLM, inputs: torch.Tensor, targets: torch.
 
 
 def learning_rate(progress: float) -> float:
-    """Warm-up over 2 %, flat, then a straight line to zero over the last 40 %."""
+    """Linear warm-up over 2 %, flat, then linear decay to zero over the last 40 %."""
     return min(1.0, progress / 0.02, max(0.0, (1 - progress) / 0.4))
 
 
@@ -155,7 +155,7 @@ def save(
     state: dict[str, Any],
     work: Path,
 ) -> None:
-    """A checkpoint to continue from; the state file comes last and atomically, so a kill leaves the older one whole."""
+    """A checkpoint to continue from. The state file is written last and atomically, so a kill leaves the old one."""
     ship(model, tokenizer, work / "model")
     content = {"progress": state, "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
     torch.save(content, work / "state.tmp")
@@ -171,15 +171,15 @@ def tokenizer_for(seed: int) -> PreTrainedTokenizerFast:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=6_400_000, help="read in all")
+    parser.add_argument("--tokens", type=int, default=6_400_000, help="tokens read in all")
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--micro-batch", type=int, default=2048, help="tokens of one forward pass")
-    parser.add_argument("--accumulate", type=int, default=1, help="forward passes to one step")
+    parser.add_argument("--micro-batch", type=int, default=2048, help="tokens per forward pass")
+    parser.add_argument("--accumulate", type=int, default=1, help="forward passes per step")
     parser.add_argument("--save-every", type=float, default=120.0, help="seconds between checkpoints")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", default=str(HERE / "work" / "rlvr-tiny"))
     parser.add_argument("--out", default=str(HERE / "rlvr-tiny"))
-    parser.add_argument("--fresh", action="store_true", help="throw away an unfinished run")
+    parser.add_argument("--fresh", action="store_true", help="discard an unfinished run")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """Accuracy on held-out searches over the training: `python -m experiments.tiny_models.progress` (README.md).
 
-Asks the snapshots that train.sh leaves, and the model it began with, for one PaCoRe round of 16; writes accuracy.json
-for `pacore_lab.training.curves --accuracy`.
+Runs one PaCoRe round of 16 with each snapshot that train.sh leaves, and with the model it began from; writes
+accuracy.json for `pacore_lab.training.curves --accuracy`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 @one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=HERE / "work", help="where train.sh worked")
+    parser.add_argument("--work", type=Path, default=HERE / "work", help="train.sh's work folder")
     parser.add_argument("--to", type=Path, default=HERE / "results" / "accuracy.json")
     given = parser.parse_args()
     found: dict[str, list[dict[str, float]]] = {}

@@ -1,7 +1,7 @@
 """The worked solutions that the tiny models learn to write.
 
-A sum, digit by digit, least significant digit first; the letters (a = ones) let attention find a digit by its place
-instead of by counting:
+A sum is worked digit by digit, least significant digit first. The letters (a = ones) let attention find a digit by its
+place instead of by counting:
 
     <think>
     d4c7b0a8+c5b9a6        the operands, every digit after the letter of its place
@@ -11,9 +11,9 @@ instead of by counting:
 
     The answer is \\boxed{5304}.
 
-A search (`pacore_lab.problems.search`): a box and what is in it, then each number in turn with those that follow it,
-and whether the last is the one asked for. Then what was found, or which box was ruled out, and a guess that may be any
-other candidate (guesses that gathered on a few numbers would make a majority vote look weaker than it has to be):
+A search (`pacore_lab.problems.search`) is a box and its contents, then each number in turn with those that follow it,
+and whether the last is the one asked for. The conclusion is the number found, or the box ruled out and a guess, which
+may be any other candidate (guesses gathered on a few numbers would make a majority vote look weaker than it must be):
 
     <think>
      C 44 91 73: 44 48 82 24 42 no; 91 10 01 11 12 no; 73 36 63 39 96 yes
@@ -61,7 +61,7 @@ def work_out(a: int, b: int) -> str:
 
 
 def search_solution(hunt: Hunt, rng: random.Random, ruled_out: Collection[int] = (), first: int | None = None) -> str:
-    """A whole response without slips. Boxes are meant by their places: the box `first`, else one not ruled out."""
+    """A whole response without slips. Boxes are given by place. Tries the box `first`, else one not ruled out."""
     left = [place for place in range(len(hunt.boxes)) if place not in ruled_out]
     place = rng.choice(left) if first is None else first
     found = hunt.answer in hunt.boxes[place]
@@ -81,7 +81,7 @@ def box_of(hunt: Hunt, place: int) -> str:
 
 
 def search_conclusion(place: int, found: bool, answer: int) -> str:
-    """Of the box that was tried; the answer is a guess where it was not found there."""
+    """The conclusion about the tried box; the answer is a guess if it was not found there."""
     return f"{'yes' if found else 'no'}: {LABELS[place]}. \\boxed{{{answer}}}"
 
 

@@ -1,4 +1,4 @@
-"""Copy a training's last policy and its log where models lie that can be run: `... ship TRAINING FOLDER`."""
+"""Copy a training's last policy and its log to a folder that can be run: `... ship TRAINING FOLDER`."""
 
 import shutil
 import sys

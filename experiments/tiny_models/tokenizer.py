@@ -1,8 +1,8 @@
 """The tokenizer of the tiny models: byte-level BPE, Qwen3's special tokens and a ChatML template.
 
-A number of one or two digits is one token, together with a space before it, and so is a capital letter by itself; the
-digits of longer numbers are tokens of their own. Text between them merges across spaces, so that the fixed phrases of
-the prompts cost next to nothing.
+A number of one or two digits is one token, together with a space before it, and so is a capital letter on its own; the
+digits of longer numbers are separate tokens. Other text merges across spaces, so the fixed phrases of the prompts cost
+next to nothing.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 THINK, END_THINK = "<think>", "</think>"
 
-# Content is a string or a list of text parts. No turn is changed or dropped: what went in can be read back.
+# Content is a string or a list of text parts. No turn is changed or dropped, so the input can be read back.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] + '\\n' -}}
@@ -28,7 +28,7 @@ CHAT_TEMPLATE = """\
 
 
 def build_tokenizer(texts: Iterable[str], *, vocab_size: int = 1024, context: int = 4096) -> PreTrainedTokenizerFast:
-    """Learn merges from `texts`. Any unicode text encodes (all bytes are in the vocabulary) and decodes to itself."""
+    """Learn merges from `texts`. Any Unicode text encodes (all bytes are in the vocabulary) and decodes to itself."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,17 +1,20 @@
 """From the lines of results.jsonl to the numbers a researcher reads: accuracy, compute, paired differences.
 
-runs         lines to arrays: `Method`, what one method scored and cost by problem and repeat
-rows         a run's table: `summarise`
-counts       what was drawn and what went wrong: `tally`
-compactions  what a round's messages kept of its trajectories
+methods      lines to arrays: `Method`, one method's scores and costs by problem and repeat
+summary      a run's table: `summarise`
+loading      a finished run, read back: `load`
+counts       how much was drawn and what went wrong: `tally`
+compactions  how much of a round's trajectories its messages kept
+agreement    which of its messages a synthesis agrees with
 intervals    95 % intervals and standard errors
-pools        votes and pass@k of a pool's samples
-bootstrap    of votes over shared pools: problems, pool members, redraws
-compare      paired differences and tests
+ratios       95 % intervals of rates pooled over clusters
+at_k         votes and pass@k over pools of samples
+bootstrap    nested bootstrap of votes over shared pools: problems, pool members, redraws
+paired       paired differences and tests
 planning     how many problems and repeats it takes to see a difference
-curves       accuracy against compute, what it takes to reach one, Pareto fronts
+frontier     accuracy against compute, the cost of reaching an accuracy, Pareto fronts
 
-Random numbers come from a `seed` argument, 0 unless given.
+Random numbers come from a `seed` argument, 0 by default.
 """
 
 from pacore_lab.analysis.at_k import Pools, Votes, majority, pass_at_k, pass_rates, pools_of, vote_methods

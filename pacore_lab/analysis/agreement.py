@@ -1,6 +1,6 @@
-"""Which of the messages a synthesis agrees with: by their place in the list, and by how many of them there are.
+"""Which of its messages a synthesis agrees with, by their place in the list and by how many messages share an answer.
 
-A synthesis is a trajectory that was shown messages. Agreeing is not yet copying: a model may find an answer again.
+A synthesis is a trajectory that was shown messages. Agreement is not yet copying: a model may find an answer again.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from pacore_lab.types import Completion, Trajectory
 from pacore_lab.votes import winners
 
 QUARTERS = 4
-"""Parts of the list of messages, where their number varies."""
+"""How many parts the list of messages is divided into where its length varies."""
 KINDS = ("most messages'", "tied with another", "fewer messages'", "new", "no answer", "all messages wrong")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Synthesis:
-    """A trajectory that was shown messages. Answers are equivalence classes within it, None where there is none.
+    """A trajectory that was shown messages. Answers are equivalence classes within its round, None for no answer.
 
-    place: of its round, 1 for the second. shown: the messages' answers, in their order; sources: what they were made
-    of. wrong: every message was graded 0. score: of a final answer, None where ungraded and in rounds before the last.
+    place: the number of rounds before it, 1 for a trajectory of the second round. shown: the messages' answers, in
+    order. sources: the ids of the trajectories the messages were made from. wrong: every source was graded 0.
+    score: the grade of a final answer; None if it is ungraded, or from a round before the last.
     """
 
     problem: str
@@ -42,12 +43,12 @@ class Synthesis:
 
     @property
     def agrees(self) -> tuple[bool, ...]:
-        """By message: whether the answer is its answer."""
+        """For each message, whether the synthesis has the message's answer."""
         return tuple(self.answer is not None and answer == self.answer for answer in self.shown)
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`, but for the last."""
+        """One of `KINDS`, except the last."""
         if self.answer is None:
             return "no answer"
         if not any(self.agrees):
@@ -58,7 +59,7 @@ class Synthesis:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A mean over problems, of the means over their syntheses, with its 95 % interval over problems."""
+    """A mean over problems of the means over their syntheses, with its 95 % interval over problems."""
 
     mean: float
     low: float
@@ -69,7 +70,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Position:
-    """lead: P(answer = this message's answer) - expected, the mean over all messages of the same syntheses."""
+    """lead: P(answer = this message's answer) minus expected, the mean over all messages of the same syntheses."""
 
     name: str
     expected: float
@@ -78,7 +79,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """share: of all syntheses. score: of the graded final answers among them, None where there is none."""
+    """share: of all syntheses. score: of the graded final answers among them, None if there are none."""
 
     name: str
     share: Estimate
@@ -86,9 +87,9 @@ class Kind:
 
 
 def shown_in(line: Line) -> Iterator[tuple[int, Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]]:
-    """Place, messages shown and trajectories of each round of an episode that was shown messages; failed ones left out.
+    """Place, shown messages and trajectories of each round that was shown messages, without failed trajectories.
 
-    Messages are the texts and sources, trajectories the facts that results.jsonl has of them.
+    Messages (texts and sources) and trajectories (facts) are as results.jsonl has them.
     """
     if line["error"] is not None:
         return
@@ -99,7 +100,7 @@ def shown_in(line: Line) -> Iterator[tuple[int, Sequence[Mapping[str, Any]], Seq
 
 
 async def syntheses(lines: Iterable[Line], grader: Grader) -> list[Synthesis]:
-    """Of all lines. A message of one trajectory has that trajectory's answer, any other what is read in its text."""
+    """The syntheses of all lines. A message from one trajectory has its answer, any other the answer in its text."""
     found = []
     for line in lines:
         trajectories = trajectories_of(line)
@@ -126,14 +127,14 @@ async def syntheses(lines: Iterable[Line], grader: Grader) -> list[Synthesis]:
 
 
 def by_index(found: Sequence[Synthesis]) -> list[Position]:
-    """Of syntheses that were shown equally many messages, by place in the list."""
+    """Positions by place in the list, for syntheses that were shown equally many messages."""
     count = len(found[0].shown)
     assert all(len(each.shown) == count for each in found)
     return [_position(f"{place + 1}", found, [(place, place + 1)] * len(found)) for place in range(count)]
 
 
 def by_quarter(found: Sequence[Synthesis]) -> list[Position]:
-    """Of syntheses that were shown at least four messages each, by quarter of the list."""
+    """Positions by quarter of the list, for syntheses that were shown at least four messages each."""
     positions = []
     for quarter in range(QUARTERS):
         bounds = [
@@ -159,7 +160,7 @@ def _position(name: str, found: Sequence[Synthesis], bounds: Sequence[tuple[int,
 
 
 def kinds(found: Sequence[Synthesis]) -> list[Kind]:
-    """Those of `KINDS` that occur. The last is no kind of answer: its score is the rate of emergent correctness."""
+    """The `KINDS` that occur. The last is not a kind of answer: its score is the rate of emergent correctness."""
     rows = []
     for name in KINDS:
         chosen = [each.wrong if name == KINDS[-1] else each.kind == name for each in found]
@@ -180,9 +181,10 @@ def _estimate(found: Sequence[Synthesis], values: Sequence[float]) -> Estimate:
 
 
 def worth(found: Sequence[Synthesis]) -> float:
-    """Independent syntheses per problem, at most: those shown the same messages count as one, and as less where
+    """An upper bound on the independent syntheses per problem.
 
-    episodes drew these from one pool (`Overlap`).
+    Syntheses that were shown the same messages count as one, and as less if episodes drew their messages from one pool
+    (`Overlap`).
     """
     lists = {(each.problem, each.repeat, each.place): each.sources for each in found}
     overlap = Overlap()
@@ -192,7 +194,7 @@ def worth(found: Sequence[Synthesis]) -> float:
 
 
 def widths(found: Sequence[Synthesis]) -> Counter[int]:
-    """How many syntheses were shown how many messages."""
+    """How many syntheses were shown each number of messages."""
     return Counter(len(each.shown) for each in found)
 
 

@@ -1,7 +1,7 @@
-"""Votes and pass@k over pools of samples, without bias: k of a pool's N, drawn without replacement, many times over.
+"""Unbiased votes and pass@k over pools of samples: k of a pool's N, drawn without replacement, many times over.
 
-A vote is that of `pacore_lab.votes.winners`: the class of the largest weight; ties give the mean over the tied classes'
-scores; invalid answers never win but cost their tokens.
+A vote is that of `pacore_lab.votes.winners`: the class with the largest weight wins. Tied classes share the mean of
+their scores. Invalid answers never win but cost their tokens.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy.typing as npt
 from pacore_lab.analysis.methods import Floats, Line, Method, Overlap
 
 BLOCK = 4_000_000
-"""Array elements worked on at a time: 32 MB of float64."""
-TIE = 1 - 1e-9  # weights that differ by rounding only tie
+"""Array elements processed at a time: 32 MB of float64."""
+TIE = 1 - 1e-9  # weights that differ only by rounding tie
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pools:
-    """Graded samples by problem: arrays [rows, samples], a row's first `sizes[row]` places filled.
+    """Graded samples by problem: arrays [rows, samples], of which the first `sizes[row]` places of a row are filled.
 
-    problems: of each row; rows of the same problem are separate pools of it. classes: of the answers, numbered from 0
-    within a row, -1 for an invalid one. scores: nan where ungraded. tokens: generated. weights: of the votes, None for
-    heads. independence: of the rows of a problem, below 1 where they have samples in common (`Method`).
+    problems: one per row; rows with the same problem are separate pools. classes: the answers' classes, numbered from 0
+    within a row, -1 for an invalid answer. scores: nan if ungraded. tokens: generated tokens. weights: of the votes;
+    None counts heads. independence: of a problem's rows, below 1 if they share samples (`Method`).
     """
 
     problems: tuple[str, ...]
@@ -46,7 +46,7 @@ class Pools:
         weights: Sequence[Sequence[float]] | None = None,
         independence: float = 1.0,
     ) -> Pools:
-        """From a sequence per row; None is an invalid answer and an ungraded sample.
+        """Builds the arrays from one sequence per row. None stands for an invalid answer or an ungraded sample.
 
         Raises ValueError for rows of unequal lengths, an empty row, and a weight that is negative or not finite.
         """
@@ -79,8 +79,8 @@ class Pools:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Votes:
-    """Arrays [ks, rows, redraws]. scores: nan where a winner, or everything, was ungraded. ttc: tokens of all k drawn;
-    critical_path: of the longest.
+    """Arrays [ks, rows, redraws]. scores: nan if a winner, or every sample, was ungraded. ttc: tokens of all k samples.
+    critical_path: tokens of the longest.
     """
 
     ks: tuple[int, ...]
@@ -90,9 +90,9 @@ class Votes:
 
 
 def pools_of(lines: Iterable[Line]) -> Pools:
-    """The first round of each line as a pool of its own, lines without graded samples left out; streams.
+    """The first round of each line as a pool of its own; streams. Lines without graded samples are left out.
 
-    Classes are numbered by line, so that repeats cannot be thrown together: k goes up to the width of the first round.
+    Classes are numbered per line, so repeats cannot be merged: k goes up to the width of the first round.
     """
     problems: list[str] = []
     classes, scores, tokens = [], [], []
@@ -111,9 +111,9 @@ def pools_of(lines: Iterable[Line]) -> Pools:
 
 
 def majority(pools: Pools, ks: Sequence[int], *, redraws: int = 64, seed: int = 0) -> Votes:
-    """maj@k for each k by `redraws` random subsets per row; the smaller subsets are parts of the larger.
+    """maj@k for each k, from `redraws` random subsets per row; the smaller subsets are contained in the larger.
 
-    Raises ValueError where a k is not between 1 and the smallest pool.
+    Raises ValueError if a k is not between 1 and the size of the smallest pool.
     """
     _check(pools, ks)
     rng = np.random.default_rng(seed)
@@ -129,9 +129,9 @@ def majority(pools: Pools, ks: Sequence[int], *, redraws: int = 64, seed: int = 
 
 
 def vote_methods(pools: Pools, ks: Sequence[int], *, redraws: int = 64, seed: int = 0) -> list[Method]:
-    """`majority` as a method per k, a problem's rows side by side, each redraw a repeat; for `curves` and `compare`.
+    """`majority` as one method per k, for `curve` and `paired`; each redraw is a repeat, a problem's rows side by side.
 
-    Redraws of a pool overlap by k / N, so that R of them are worth 1 / (k/N + (1 - k/N) / R) repeats at least.
+    Two redraws of a pool overlap by k / N, so R redraws are worth at least 1 / (k/N + (1 - k/N) / R) repeats.
     """
     votes = majority(pools, ks, redraws=redraws, seed=seed)
     places: dict[str, list[int]] = {}
@@ -154,7 +154,7 @@ def vote_methods(pools: Pools, ks: Sequence[int], *, redraws: int = 64, seed: in
 def pass_at_k(samples: npt.ArrayLike, passed: npt.ArrayLike, k: npt.ArrayLike) -> Floats:
     """The chance that one of k samples passes, unbiased: 1 - C(n - c, k) / C(n, k) (arXiv 2107.03374, section 2.1).
 
-    samples n, passed c, k: whole numbers, broadcast against one another. nan where n < k: it cannot be told.
+    samples n, passed c, k: whole numbers, broadcast against one another. nan if n < k, where it is undefined.
     """
     from scipy.special import gammaln
 
@@ -167,7 +167,7 @@ def pass_at_k(samples: npt.ArrayLike, passed: npt.ArrayLike, k: npt.ArrayLike) -
 
 
 def pass_rates(pools: Pools, ks: Sequence[int]) -> Floats:
-    """pass@k of each pool [ks, rows]: a sample passes with a score of 1; ungraded samples are not there."""
+    """pass@k of each pool, [ks, rows]. A sample passes with a score of 1; ungraded samples are left out."""
     graded = np.isfinite(pools.scores)
     passed = (graded & (pools.scores == 1)).sum(axis=1)
     return pass_at_k(graded.sum(axis=1)[None, :], passed[None, :], np.asarray(ks)[:, None])
@@ -193,14 +193,14 @@ def _orders(sizes: npt.NDArray[np.int64], redraws: int, k: int, rng: np.random.G
 def _count(
     pools: Pools, some: slice, order: npt.NDArray[np.int64], ks: Sequence[int]
 ) -> Iterable[tuple[Floats, Floats, Floats]]:
-    """Score, tokens and longest of the first k of each order [rows, redraws], for each k, ascending."""
+    """Score, total tokens and longest tokens of the first k of each order [rows, redraws], for each k, ascending."""
     rows = np.arange(order.shape[0])[:, None, None]
     classes, scores, tokens = (table[some][rows, order] for table in (pools.classes, pools.scores, pools.tokens))
     weights = None if pools.weights is None else pools.weights[some][rows, order]
     shape = (*order.shape[:2], int(classes.max()) + 2)  # the last class collects invalid answers
     cells = np.arange(shape[0] * shape[1]).reshape((*shape[:2], 1)) * shape[2] + classes % shape[2]
     first = np.full(int(np.prod(shape)), np.nan)
-    first[cells[:, :, ::-1].ravel()] = scores[:, :, ::-1].ravel()  # backwards: the first of a class stays
+    first[cells[:, :, ::-1].ravel()] = scores[:, :, ::-1].ravel()  # backwards, so that the first of each class is kept
     first = first.reshape(shape)[:, :, :-1]
     heads, cast = np.zeros(shape), np.zeros(shape)
     graded = np.zeros(shape[:2], dtype=bool)

@@ -1,7 +1,7 @@
 """Nested bootstrap of a vote over shared pools: problems, then pool members, then the redraws of k.
 
-64 votes @256 of one pool of 512 are not 64 samples: each two of them share half of their members. Resampling the pool
-shows what another pool would have given.
+64 votes @256 from one pool of 512 are not 64 independent samples: any two of them share half of their members.
+Resampling the pool shows what another pool would have given.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from pacore_lab.analysis.intervals import NORMAL, student
 from pacore_lab.analysis.methods import Floats, row_means
 
 BLOCK = 4_000_000
-"""Array elements worked on at a time."""
+"""Array elements processed at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Nested:
-    """The accuracy of a vote, and what resampling makes of it: arrays [draws], centred on the estimate.
+    """The accuracy of a vote and its bootstrap distribution: arrays [draws], centred on the estimate.
 
-    problems: those with a grade. accuracy: mean over them of maj@k, as `majority` estimates it with as many redraws.
-    within: of pool members and redraws, on these problems. both: of the problems too, its spread scaled to the variance
-    it should have: resampling at both levels counts the pools' part twice, since the spread of the observed problem
-    means holds it already (Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
+    problems: how many have a grade. accuracy: their mean maj@k, as `majority` estimates it with as many redraws.
+    within: resamples pool members and redraws, for these problems. both: also resamples the problems, with its spread
+    scaled to the right variance. Resampling at both levels counts the pools' part twice, since the spread of the
+    observed problem means already contains it (Davison & Hinkley, Bootstrap Methods and their Application, 1997,
+    section 3.8).
     """
 
     problems: int
@@ -42,7 +43,7 @@ class Nested:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % percentile interval over problems, wider by Student's t over the normal's quantile.
+        """95 % percentile interval over problems, widened by the ratio of Student's t quantile to the normal's.
 
         `accuracy_interval` is better near 0 and 1.
         """
@@ -52,15 +53,15 @@ class Nested:
 
     @property
     def interval_within(self) -> tuple[float, float]:
-        """95 % percentile interval on these problems."""
+        """95 % percentile interval for these problems."""
         return _middle(self.within)
 
 
 def nested(pools: Pools, k: int, *, redraws: int = 64, draws: int = 1_000, seed: int = 0) -> Nested:
-    """Bootstrap of the mean over problems of maj@k, with `redraws` subsets of each pool as the estimate has them.
+    """Bootstrap of the mean over problems of maj@k, with `redraws` subsets of each pool, as in the estimate.
 
     A class's score is the mean over its graded samples; votes of weight 0 do not count.
-    Raises ValueError for a k that is not between 1 and the smallest pool, and for several pools of one problem.
+    Raises ValueError if k is not between 1 and the size of the smallest pool, or if a problem has several pools.
     """
     if len(set(pools.problems)) < len(pools.problems):
         raise ValueError("a problem has several pools; the nested bootstrap takes one pool for each problem")
@@ -77,7 +78,7 @@ def nested(pools: Pools, k: int, *, redraws: int = 64, draws: int = 1_000, seed:
     both = means[chosen, np.arange(draws)[:, None]].mean(axis=1)
     spread, noise = both.var(ddof=1), within.var(ddof=1)
     scale = 1.0
-    if n > 1 and spread > 0:  # n / (n - 1): resampling n problems shows that much less than their variance
+    if n > 1 and spread > 0:  # n / (n - 1): resampling n problems underestimates their variance by this factor
         scale = math.sqrt(max(noise, (spread - noise) * n / (n - 1)) / spread)
     return Nested(
         problems=n,
@@ -95,8 +96,8 @@ def _middle(values: Floats) -> tuple[float, float]:
 def _resampled(pools: Pools, row: int, k: int, redraws: int, draws: int, rng: np.random.Generator) -> Floats:
     """[draws]: a problem's accuracy over `redraws` subsets of a resampled pool.
 
-    Members are exchangeable, so that the subsets may be the same places in every resampled pool. Which samples of a
-    class were drawn does not matter: counts of classes are products of matrices.
+    Members are exchangeable, so the subsets can be the same places in every resampled pool. It does not matter which
+    samples of a class were drawn, so the counts of classes are products of matrices.
     """
     size = int(pools.sizes[row])
     classes, scores = pools.classes[row, :size], pools.scores[row, :size]

@@ -1,4 +1,4 @@
-"""What a run's messages kept of its trajectories, by round, over the lines of results.jsonl."""
+"""How much of its trajectories a run's messages kept, by round, from the lines of results.jsonl."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pacore_lab.analysis.methods import Line
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compacted:
-    """One round over all episodes that came to it and did not fail (`pacore_lab.results.kept` defines what is counted).
+    """One round, over all episodes that reached it and did not fail (`pacore_lab.results.kept` defines the counts).
 
-    ratio: characters of all messages over those of all trajectories. kept: share of the trajectories with an answer
-    whose answer survived. majority: mean share of an episode's most frequent answers that did. None where there is
-    nothing to divide by.
+    ratio: characters of all messages over characters of all trajectories. kept: share of the trajectories with an
+    answer whose answer survived. majority: mean share of an episode's most frequent answers that survived. Each is None
+    if there is nothing to divide by.
     """
 
     round: int
@@ -26,7 +26,7 @@ class Compacted:
 
 
 class Compactions:
-    """Sums by round as lines are added; `rounds` is empty for a run without any message."""
+    """Sums by round, updated as lines are added; `rounds` is empty for a run without messages."""
 
     def __init__(self) -> None:
         self._sums: defaultdict[int, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -58,7 +58,7 @@ class Compactions:
 
 
 def compactions(lines: Iterable[Line]) -> list[Compacted]:
-    """By round, over all lines; streams."""
+    """One entry per round, over all lines; streams."""
     found = Compactions()
     for line in lines:
         found.add(line)

@@ -1,4 +1,4 @@
-"""How much was drawn and what went wrong, counted over the lines of results.jsonl."""
+"""Counts how much was drawn and what went wrong, over the lines of results.jsonl."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pacore_lab.analysis.methods import Line
 
 REASONS = 500
-"""Different reasons, and different warnings, that are told apart; the others are one."""
+"""How many different reasons, and different warnings, are told apart; further ones are counted together."""
 
 
 @dataclass
 class Tally:
-    """How many trajectories were drawn; what went wrong, by kind and reason.
+    """Counts of the trajectories drawn, and of what went wrong, by kind and reason.
 
-    Kinds: "episode"; "ungraded"; "trajectory", of a round; "side call", of a judge or a summariser; "note", which a
-    strategy left on something that went otherwise than planned.
+    Kinds: "episode"; "ungraded"; "trajectory", in a round; "side call", of a judge or a summariser; "note", left by a
+    strategy on a departure from its plan.
     warnings: why grades may be wrong, by kind ("answer": an episode's final one; "sample": one of its first round).
-    A sample that several repeats share is counted in each.
+    A sample that several repeats share is counted in each of them.
     """
 
     episodes: int = 0
@@ -41,7 +41,7 @@ class Tally:
         for trajectory in (t for round_ in line["trajectories"] for t in round_):
             self.truncated += trajectory["finish_reason"] == "length"
             self.uncounted += trajectory["error"] is None and not trajectory["counted"]
-            if trajectory["error"] not in (None, "aborted"):  # a strategy aborts on purpose; that is not a fault
+            if trajectory["error"] not in (None, "aborted"):  # a strategy aborts on purpose: not a fault
                 _count(self.reasons, "trajectory", trajectory["error"])
         for other in line.get("others", ()):
             if other["error"] not in (None, "aborted"):
@@ -54,7 +54,7 @@ class Tally:
 
 
 def tally(lines: Iterable[Line]) -> Tally:
-    """Counts over all lines; streams."""
+    """The counts over all lines; streams."""
     counts = Tally()
     for line in lines:
         counts.add(line)
@@ -64,6 +64,6 @@ def tally(lines: Iterable[Line]) -> Tally:
 def _count(counter: Counter[tuple[str, str]], kind: str, text: str) -> None:
     first = (text.strip().splitlines() or ["no reason given"])[0]
     key = (kind, first if len(first) <= 120 else first[:119] + "…")
-    if key not in counter and len(counter) >= REASONS:  # reasons that name every request: keep memory flat
+    if key not in counter and len(counter) >= REASONS:  # keeps memory bounded if every reason names its request
         key = (kind, "other reasons")
     counter[key] += 1

@@ -1,4 +1,4 @@
-"""Accuracy against compute: curves over a family of methods, what it takes to reach an accuracy, Pareto fronts."""
+"""Accuracy against compute: curves over a family of methods, the cost of reaching an accuracy, Pareto fronts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Cost: TypeAlias = Literal["ttc", "critical_path", "seconds"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curve:
-    """Methods as points, in ascending order of their mean cost per episode, over the problems that all have graded.
+    """Methods as points, in ascending order of mean cost per episode, over the problems that all methods have graded.
 
-    cost, accuracy, low, high: [points], 95 % intervals of single points. band_low, band_high: [points], a band that
-    holds the whole curve at 95 %. costs, accuracies: [draws, points] of the whole-curve bootstrap: each draw takes the
-    same resampled problems for all points, so that the points of a draw belong together.
+    cost, accuracy, low, high: [points]; each interval is 95 % for its own point. band_low, band_high: [points], a 95 %
+    band for the whole curve. costs, accuracies: [draws, points] of the whole-curve bootstrap. Each draw uses the same
+    resampled problems at every point, so the points of a draw belong together.
     """
 
     names: tuple[str, ...]
@@ -39,11 +39,11 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reached:
-    """Cost at which a curve reaches an accuracy, None for never, with a 95 % bootstrap interval.
+    """The cost at which a curve reaches an accuracy, None for never, with a 95 % bootstrap interval.
 
-    low is None where the accuracy is hardly ever reached, high where it is not reached in more than 2.5 % of the draws.
-    share: of draws in which it is reached. A curve that begins above the accuracy reaches it at its first point, which
-    is then an upper bound (`at_most`).
+    low is None if the accuracy is reached in fewer than 2.5 % of the draws, high if more than 2.5 % do not reach it.
+    share: of draws that reach it. A curve that begins above the accuracy reaches it at its first point, which is then
+    an upper bound (`at_most`).
     """
 
     cost: float | None
@@ -54,9 +54,9 @@ class Reached:
 
 
 def curve(methods: Sequence[Method], cost: Cost = "ttc", *, draws: int = 1_000, seed: int = 0) -> Curve:
-    """A family of methods (widths, schedules, ks) as one curve. Raises ValueError where they have no problem in common.
+    """One curve of a family of methods (widths, schedules, ks). Raises ValueError if they have no problem in common.
 
-    A problem that some method has no grade, or no cost, for is left out of all.
+    A problem for which some method has no grade, or no cost, is left out for all of them.
     """
     if not methods:
         raise ValueError("a curve needs at least one method")
@@ -81,7 +81,7 @@ def curve(methods: Sequence[Method], cost: Cost = "ttc", *, draws: int = 1_000, 
     accuracy = scores.mean(axis=1)
     found = [accuracy_interval(scores[i].tolist(), methods[point].repeats) for i, point in enumerate(order)]
     low, high = np.array(found).T
-    # Each draw's largest excursion, in the half-widths of the single points: so many of them hold the whole curve.
+    # Each draw's largest excursion, in half-widths of the single points; its 95 % quantile covers the whole curve.
     off = accuracies - accuracy
     widths = np.where(off > 0, high - accuracy, accuracy - low)
     excursion = np.divide(np.abs(off), widths, out=np.zeros_like(off), where=widths > 0).max(axis=1)
@@ -101,7 +101,7 @@ def curve(methods: Sequence[Method], cost: Cost = "ttc", *, draws: int = 1_000, 
 
 
 def cost_to_reach(found: Curve, accuracy: float) -> Reached:
-    """Where a curve first reaches an accuracy in [0, 1]: linear between points, on the logarithm of the cost."""
+    """Where a curve first reaches an accuracy in [0, 1]: linear between points, in the logarithm of the cost."""
     cost = float(_crossing(found.cost[None], found.accuracy[None], accuracy)[0])
     draws = _crossing(found.costs, found.accuracies, accuracy)
     low, high = (float(x) for x in np.quantile(draws, (0.025, 0.975), method="inverted_cdf"))
@@ -115,14 +115,14 @@ def cost_to_reach(found: Curve, accuracy: float) -> Reached:
 
 
 def pareto(cost: npt.ArrayLike, accuracy: npt.ArrayLike) -> list[int]:
-    """Places of the points that no other beats (at most the cost, at least the accuracy, one of them better).
+    """Indices of the points that no other point beats (at most the cost, at least the accuracy, better in one of them).
 
-    In ascending order of cost; of equal points the first. Points that have a nan are on no front.
+    In ascending order of cost; the first of equal points. Points with a nan are never on the front.
     """
     costs, accuracies = np.asarray(cost, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     front: list[int] = []
     best = -math.inf
-    for place in np.lexsort((-accuracies, costs)):  # stable: of equal points the first comes first
+    for place in np.lexsort((-accuracies, costs)):  # stable: equal points keep their order
         if np.isfinite(costs[place]) and accuracies[place] > best:
             best = float(accuracies[place])
             front.append(int(place))
@@ -130,7 +130,7 @@ def pareto(cost: npt.ArrayLike, accuracy: npt.ArrayLike) -> list[int]:
 
 
 def _crossing(costs: Floats, accuracies: Floats, target: float) -> Floats:
-    """[draws]: cost at the first crossing of each curve [draws, points], inf where there is none."""
+    """[draws]: the cost at the first crossing of each curve [draws, points], inf if there is none."""
     order = np.argsort(costs, axis=1, kind="stable")
     costs, accuracies = (np.take_along_axis(table, order, axis=1) for table in (costs, accuracies))
     above = accuracies >= target

@@ -15,18 +15,18 @@ from pacore_lab.results.grades import lines_of
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A run's folder. settings, versions: as its files of these names have them."""
+    """A run's folder. settings, versions: the contents of the files of these names."""
 
     path: Path
     settings: dict[str, Any]
     versions: dict[str, Any]
 
     def lines(self, grades: str | None = None) -> Iterator[dict[str, Any]]:
-        """The lines of results.jsonl, one per episode. grades: the name of a regrading in place of the run's own."""
+        """The lines of results.jsonl, one per episode. grades: name of a regrading to use in place of the run's own."""
         return lines_of(self.path, grades)
 
     def table(self, grades: str | None = None) -> list[dict[str, Any]]:
-        """A row per method, the baselines first, the strategy last: `analysis.Row` as plain data."""
+        """One row per method, baselines first and the strategy last: `analysis.Row` as plain data."""
         return [_plain(row) for row in self._rows(grades)]
 
     def differences(self, grades: str | None = None) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ class Loaded:
         return [asdict(each) for row in self._rows(grades) for each in row.versus]
 
     def frame(self, grades: str | None = None) -> Any:
-        """`table` as a pandas.DataFrame. Raises ConfigError where pandas is not installed."""
+        """`table` as a pandas.DataFrame. Raises ConfigError if pandas is not installed."""
         try:
             import pandas
         except ImportError:
@@ -48,7 +48,7 @@ class Loaded:
 
 
 def load(folder: str | Path) -> Loaded:
-    """Read the folder of a run. Raises ConfigError where there is none that this lab can read."""
+    """Read a run's folder. Raises ConfigError if it is not a run this lab can read."""
     path = Path(folder)
     settings, versions = read_run(path)
     return Loaded(path=path, settings=settings, versions=versions)

@@ -1,4 +1,4 @@
-"""Which of two methods is better: paired by problem and draw, with an interval and exact tests."""
+"""Which of two methods is better: paired by problem and repeat, with an interval and exact tests."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from pacore_lab.analysis.intervals import difference_interval
 from pacore_lab.analysis.methods import Floats, Method, row_means
 
 EXACT = 16
-"""Problems that differ, up to which all sign flips are tried."""
+"""Up to this many problems that differ, all sign flips are tried."""
 FLIPS = 20_000
-"""Random sign flips beyond that: p = 0.05 is then told to within 0.003."""
+"""Random sign flips beyond that; they give p = 0.05 to within 0.003."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
     """Accuracy of `method` minus that of `baseline`, over the (problem, repeat) pairs where both were graded.
 
-    mean, low, high: in [-1, 1], 95 % interval over problems. ttc_ratio: tokens of the method per token of the baseline,
-    over the pairs where both finished. p: two-sided, from sign flips of the problems' differences. p_mcnemar: exact,
-    where both have one repeat of scores 0 or 1. p_adjusted: of p, over the table it stands in (`table`).
+    mean, low, high: in [-1, 1], with a 95 % interval over problems. ttc_ratio: tokens of the method per token of the
+    baseline, over the pairs where both finished. p: two-sided, from sign flips of the problems' differences. p_mcnemar:
+    exact, if both have one repeat with scores 0 or 1. p_adjusted: p adjusted for the table the difference is in
+    (`table`).
     """
 
     method: str
@@ -39,10 +40,10 @@ class Difference:
     p_adjusted: float | None = None
 
     def verdict(self, margin: float) -> str:
-        """What the interval says of a difference of `margin` (a share of 1), such as one that would not matter.
+        """What the interval says about a difference of `margin` (a share of 1), such as one that would not matter.
 
-        "equal": all of it within the margin on both sides; "not worse": above -margin; "better", "worse": all of it
-        beyond; "open": none of these. An interval of 95 % makes each side a one-sided test at 2.5 % (Schuirmann,
+        "equal": all of it within the margin on both sides; "not worse": all above -margin; "better", "worse": all
+        beyond the margin; "open": none of these. A 95 % interval makes each side a one-sided test at 2.5 % (Schuirmann,
         J. Pharmacokinet. Biopharm. 15, 1987; for "not worse" Piaggio et al., JAMA 308, 2012).
         """
         if self.low > margin:
@@ -54,10 +55,10 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Pairs:
-    """Two methods on what they have in common: scores and tokens [problems, repeats], nan where one has none.
+    """Two methods on their common problems: scores and tokens [problems, repeats], nan where one of them has none.
 
-    repeats: graded pairs per problem that has any, as far as they are independent. square: mean squared lead of a pair,
-    nan without pairs.
+    leads: score of the method minus that of the baseline. repeats: graded pairs per problem with any, as far as they
+    are independent. square: mean squared lead of a pair, nan without pairs.
     """
 
     leads: Floats
@@ -68,7 +69,7 @@ class Pairs:
 
 
 def pairs(method: Method, baseline: Method) -> Pairs:
-    """Their common problems and repeats, in the order of `method`. Raises ValueError where there are none."""
+    """The common problems and repeats of two methods, in the order of `method`. Raises ValueError if there are none."""
     theirs = {problem: row for row, problem in enumerate(baseline.problems)}
     rows = [(row, theirs[problem]) for row, problem in enumerate(method.problems) if problem in theirs]
     if not rows:
@@ -89,7 +90,7 @@ def pairs(method: Method, baseline: Method) -> Pairs:
 
 
 def paired(method: Method, baseline: Method, *, seed: int = 0) -> Difference:
-    """The difference of two methods. Raises ValueError where no (problem, repeat) was graded in both."""
+    """The difference of two methods. Raises ValueError if no (problem, repeat) was graded in both."""
     common = pairs(method, baseline)
     means = row_means(common.leads)
     means = means[np.isfinite(means)]
@@ -113,10 +114,11 @@ def paired(method: Method, baseline: Method, *, seed: int = 0) -> Difference:
 
 
 def table(methods: Sequence[Method], baseline: Method, *, seed: int = 0) -> list[Difference]:
-    """Each method against the baseline, p adjusted for their number: at p_adjusted < 0.05 one finding in 20 is false.
+    """Each method against the baseline, with p adjusted for their number.
 
-    Benjamini & Hochberg (J. R. Stat. Soc. B 57, 1995); comparisons with one baseline depend positively on one another,
-    which it allows (Benjamini & Yekutieli, Ann. Stat. 29, 2001).
+    Of the findings at p_adjusted < 0.05, one in 20 is false on average: Benjamini & Hochberg (J. R. Stat. Soc. B 57,
+    1995). Comparisons with one baseline depend positively on one another, which this allows (Benjamini & Yekutieli,
+    Ann. Stat. 29, 2001).
     """
     from scipy import stats
 
@@ -128,13 +130,13 @@ def table(methods: Sequence[Method], baseline: Method, *, seed: int = 0) -> list
 
 
 def sign_flip(differences: Floats, *, seed: int = 0) -> float:
-    """Two-sided p of a mean difference over problems: how often a mean as far from 0 comes from random signs.
+    """Two-sided p of a mean difference over problems: how often random signs give a mean as far from 0.
 
-    differences: [problems]. All signs are tried for up to 16 that are not 0, else 20,000 at random (with the observed
-    ones, so that p is never 0: Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010).
+    differences: [problems]. Up to 16 nonzero differences, all signs are tried; beyond that, 20,000 random ones. The
+    observed signs count among these, so p is never 0 (Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010).
     """
     values = differences[differences != 0]
-    observed = abs(values.sum()) * (1 - 1e-9)  # sums that differ by rounding only are as far
+    observed = abs(values.sum()) * (1 - 1e-9)  # sums that differ only by rounding count as equally far
     if len(values) <= EXACT:
         codes = np.arange(2 ** len(values))[:, None]
         signs = 1 - 2.0 * ((codes >> np.arange(len(values))) & 1)
@@ -148,7 +150,7 @@ def sign_flip(differences: Floats, *, seed: int = 0) -> float:
 
 
 def _mcnemar(mine: Floats, other: Floats) -> float | None:
-    """Exact p of the discordant problems; None where a problem has several repeats, or a score between 0 and 1."""
+    """Exact p of the discordant problems; None if a problem has several repeats, or a score between 0 and 1."""
     from scipy import stats
 
     both = np.isfinite(mine) & np.isfinite(other)

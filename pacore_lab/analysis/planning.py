@@ -1,4 +1,4 @@
-"""How many problems and repeats it takes to see a difference, from the variances of a comparison that was made."""
+"""How many problems and repeats it takes to see a difference, from the variances of an observed comparison."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pacore_lab.analysis.methods import Method, row_means
 from pacore_lab.analysis.paired import pairs
 
 MOST = 10_000_000
-"""Problems beyond which a design is hopeless."""
+"""The number of problems beyond which a design is hopeless."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
     """Variance of a paired difference: between problems, and within a problem from repeat to repeat.
 
-    The mean over P problems with R repeats each has the variance (between + within / R) / P. within is None where there
-    was one repeat: then between holds both, and no repeats can be planned. problems, repeats: of the design it was seen
-    in; repeats as far as they are independent. From few problems between is told poorly and may come out as 0.
+    The mean over P problems with R repeats each has the variance (between + within / R) / P. within is None after one
+    repeat: then between includes it, and other numbers of repeats cannot be planned. problems, repeats: of the observed
+    comparison; repeats as far as they are independent. With few problems, between is a poor estimate and may be 0.
     """
 
     between: float
@@ -30,7 +30,7 @@ class Spread:
     repeats: float
 
     def error(self, problems: int, repeats: float) -> float:
-        """Standard error of the mean difference in a design."""
+        """Standard error of the mean difference in a design. Raises ValueError for repeats that cannot be planned."""
         if self.within is None:
             if not math.isclose(repeats, self.repeats):
                 raise ValueError(f"one repeat was seen, which says nothing about {repeats}; give two repeats or more")
@@ -39,10 +39,10 @@ class Spread:
 
 
 def spread_of(method: Method, baseline: Method) -> Spread:
-    """The variances of a comparison. Raises ValueError with fewer than two problems in common.
+    """The variances of a comparison. Raises ValueError with fewer than two graded problems in common.
 
-    Shared pools: repeats of one pool show less variance than fresh samples would have; it is scaled up by the least
-    share that `Method.independence` allows.
+    Repeats that share a pool show less variance than fresh samples would. It is scaled up by the smallest factor that
+    `Method.independence` allows.
     """
     common = pairs(method, baseline)
     leads = common.leads[np.isfinite(common.leads).any(axis=1)]
@@ -65,7 +65,7 @@ def spread_of(method: Method, baseline: Method) -> Spread:
 
 
 def power(spread: Spread, difference: float, problems: int, repeats: float) -> float:
-    """Chance that a two-sided t-test over problems at 5 % sees a true difference in [-1, 1]. problems: 2 or more."""
+    """Chance that a two-sided 5 % t-test over problems detects a true difference in [-1, 1]. problems: 2 or more."""
     from scipy import stats
 
     error = spread.error(problems, repeats)
@@ -74,14 +74,14 @@ def power(spread: Spread, difference: float, problems: int, repeats: float) -> f
     limit = stats.t.ppf(0.975, problems - 1)
     shift = abs(difference) / error
     above, below = stats.nct.sf(limit, problems - 1, shift), stats.nct.cdf(-limit, problems - 1, shift)
-    # Far out scipy's non-central t is nan, where the one tail holds everything and the other nothing.
+    # In the far tail scipy's non-central t is nan, where one side holds everything and the other nothing.
     return float(np.nan_to_num(above, nan=1.0) + np.nan_to_num(below, nan=0.0))
 
 
 def smallest_difference(
     spread: Spread, problems: int | None = None, repeats: float | None = None, *, wanted: float = 0.8
 ) -> float:
-    """The true difference that a design sees with a power of `wanted`; by default the present design. In [0, inf)."""
+    """The true difference a design detects with a power of `wanted`; by default the observed design. In [0, inf)."""
     from scipy import optimize
 
     n, times = problems or spread.problems, repeats or spread.repeats
@@ -92,7 +92,7 @@ def smallest_difference(
 
 
 def problems_needed(spread: Spread, difference: float, repeats: float, *, wanted: float = 0.8) -> int | None:
-    """Problems with which a true difference is seen with a power of `wanted`; None for more than ten million."""
+    """Problems needed to detect a true difference with a power of `wanted`; None for more than ten million."""
     if difference == 0:
         raise ValueError("no number of problems shows a difference of 0; give one in (0, 1]")
     low, high = 1, 2  # low is too few
@@ -109,7 +109,7 @@ def problems_needed(spread: Spread, difference: float, repeats: float, *, wanted
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
-    """problems: with that many repeats each; None where no number would do."""
+    """problems: how many it takes with `repeats` repeats each; None if no number is enough."""
 
     repeats: float
     problems: int | None
@@ -118,9 +118,9 @@ class Design:
 def designs(
     spread: Spread, difference: float, repeats: Sequence[float] = (1, 4, 16, 64), *, wanted: float = 0.8
 ) -> list[Design]:
-    """How many problems and repeats to see a difference; for instance 0.01, one point.
+    """How many problems it takes to see `difference` (0.01 is one point), for each number of repeats.
 
-    Where one repeat was seen, the one design that can be told.
+    If only one repeat was observed, just the design with one repeat.
     """
     times = repeats if spread.within is not None else (spread.repeats,)
     return [Design(repeats=r, problems=problems_needed(spread, difference, r, wanted=wanted)) for r in times]

@@ -1,4 +1,4 @@
-"""95 % interval of a rate that is pooled over clusters of unequal sizes: successes of all over trials of all."""
+"""95 % interval of a rate pooled over clusters of unequal sizes: all successes over all trials."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pacore_lab.analysis.intervals import DOUBT, NORMAL, student
 
 
 def pooled_interval(successes: Sequence[float], trials: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of sum(successes) / sum(trials), an entry per cluster; trials within one may depend on each other.
+    """95 % interval of sum(successes) / sum(trials), one entry per cluster; trials within a cluster may be dependent.
 
-    Wilson's at the effective number of trials, as `accuracy_interval`, the variance being that of a ratio estimator
-    (Cochran, Sampling Techniques, 1977, section 6.3). Clusters are taken to be independent. The fewer clusters saw both
-    outcomes, the more the effective number is drawn towards one trial a cluster (`DOUBT`; of clusters of unequal sizes
-    Kish's number), which it is where nothing or everything succeeded: the spread then tells nothing.
-    Clusters without trials say nothing. Raises ValueError where none has any, and for successes not in [0, trials].
+    Wilson's interval at the effective number of trials, as in `accuracy_interval`, with the variance of a ratio
+    estimator (Cochran, Sampling Techniques, 1977, section 6.3). Clusters are assumed to be independent. The fewer
+    clusters saw both outcomes, the more the effective number shrinks towards one trial per cluster (`DOUBT`; Kish's
+    number for clusters of unequal sizes). If nothing or everything succeeded, it is that number, since the spread then
+    says nothing.
+    Clusters without trials are ignored. Raises ValueError if there are no trials, or for successes not in [0, trials].
     """
     if any(not 0 <= won <= n for won, n in zip(successes, trials, strict=True)):
         raise ValueError("successes must lie between 0 and the trials of their cluster")
@@ -25,7 +26,7 @@ def pooled_interval(successes: Sequence[float], trials: Sequence[float]) -> tupl
         raise ValueError("there are no trials, so there is no rate")
     p = math.fsum(won for won, _ in known) / total
     clusters = total**2 / math.fsum(n * n for _, n in known)
-    share = 1.0  # clusters over effective trials
+    share = 1.0  # ratio of clusters to effective trials
     if len(known) > 1 and 0 < p < 1:
         squares = math.fsum((won - p * n) ** 2 for won, n in known)
         variance = squares / total**2 * len(known) / (len(known) - 1)
@@ -36,4 +37,4 @@ def pooled_interval(successes: Sequence[float], trials: Sequence[float]) -> tupl
     n = clusters / share
     centre = (p + t * t / (2 * n)) / (1 + t * t / n)
     half = t / (1 + t * t / n) * math.sqrt(p * (1 - p) / n + t * t / (4 * n * n))
-    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))  # p is inside, but for rounding
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))  # p would be inside without rounding errors

@@ -1,4 +1,4 @@
-"""A run's table: accuracy, compute, paired differences. Nothing graded is None, never 0."""
+"""A run's table: accuracy, compute, paired differences. A number without grades is None, never 0."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BIN = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """One group of problems (axis, subject, difficulty). accuracy, low, high: as of `Row`."""
+    """One group of problems (axis, subject, difficulty). accuracy, low, high: as in `Row`."""
 
     name: str
     problems: int
@@ -33,13 +33,13 @@ class Row:
     """One method of a run.
 
     episodes = graded + ungraded + failed. accuracy: mean over problems of the mean over their graded repeats, in
-    [0, 1], with its 95 % interval [low, high]; None where nothing was graded. ttc, critical_path: tokens per episode
-    that did not fail. seconds: wall-clock per such episode, None for the baselines, which are read off the same
-    trajectories. k: trajectories of a baseline, where that is one number.
-    error: standard error over problems; error_within: of the sampling alone, on these problems (`StandardErrors`).
-    groups: by name, where the problems have any. group_mean, group_low, group_high: their unweighted mean accuracy, as
+    [0, 1], with its 95 % interval [low, high]; None if nothing was graded. ttc, critical_path: tokens per episode that
+    did not fail. seconds: wall-clock per such episode, None for the baselines, which use the strategy's trajectories.
+    k: trajectories of a baseline, if that is a single number.
+    error: standard error over problems. error_within: of the sampling alone, on these problems (`StandardErrors`).
+    groups: by name, if the problems have groups. group_mean, group_low, group_high: their unweighted mean accuracy, as
     MultiChallenge defines its score over four axes (arXiv 2501.17399); None unless every group has a grade.
-    judge_tokens: per episode that did not fail, no part of ttc. calibration_error: see `calibration_error`.
+    judge_tokens: per episode that did not fail, not part of ttc. calibration_error: see `calibration_error`.
     """
 
     method: str
@@ -69,8 +69,8 @@ class Row:
 def summarise(lines: Iterable[Line], strategy: str) -> list[Row]:
     """The single-sample and majority-vote baselines, then the strategy with its difference to each of them.
 
-    Streams: of each line only numbers are kept. A baseline that did in every episode what the strategy did (same score,
-    same tokens) is left out: it is the strategy.
+    Streams, keeping only numbers. A baseline that matches the strategy in every episode (same score, same tokens) is
+    left out: it is the strategy.
     """
     *baselines, ours = methods_of(lines, strategy)
     comparable = [baseline for baseline in baselines if np.isfinite(pairs(ours, baseline).leads).any()]
@@ -79,7 +79,7 @@ def summarise(lines: Iterable[Line], strategy: str) -> list[Row]:
 
 
 def row_of(method: Method, versus: tuple[Difference, ...] = ()) -> Row:
-    """What there is to say of one method by itself; `versus` is passed on."""
+    """One method's row; `versus` is passed on."""
     finished = int(np.isfinite(method.ttc).sum())
     failed = int(method.failed.sum())
     accuracy, low, high = _accuracy(method.problem_means, method.repeats)
@@ -113,12 +113,12 @@ def row_of(method: Method, versus: tuple[Difference, ...] = ()) -> Row:
 
 
 def calibration_error(confidence: Floats, scores: Floats) -> float | None:
-    """RMS calibration error in [0, 1] over the answers that have both numbers, None where none has.
+    """RMS calibration error in [0, 1] over the answers that have both numbers, None if none has.
 
-    Both of one shape. Answers are sorted by confidence and cut into bins of equal count, about 100 each (one bin for
-    fewer than 200); the squared gaps between mean confidence and accuracy of the bins are averaged by their sizes
-    (Hendrycks et al., arXiv 1812.04606, section 4.3, with adaptive bins; reported by Humanity's Last Exam, 2501.14249).
-    Equal confidences keep the order of the problems.
+    The arrays have the same shape. Answers are sorted by confidence and cut into bins of equal count, about 100 each
+    (one bin for fewer than 200). The squared gaps between mean confidence and accuracy are averaged over the bins,
+    weighted by size (Hendrycks et al., arXiv 1812.04606, section 4.3, with adaptive bins; reported by Humanity's Last
+    Exam, 2501.14249). Equal confidences keep the order of the problems.
     """
     both = np.isfinite(confidence) & np.isfinite(scores)
     stated, right = confidence[both], scores[both]

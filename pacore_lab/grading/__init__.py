@@ -1,4 +1,4 @@
-"""Answers: taking them out of trajectories, telling which are the same, and grading them."""
+"""Extracts answers from trajectories, decides which answers are the same, and grades them."""
 
 from pacore_lab.grading.math_grader import MathGrader as MathGrader
 from pacore_lab.grading.math_grader import NoGrader as NoGrader

@@ -1,6 +1,6 @@
-"""Answers as text: finding the last box, and the form in which two spellings of one answer are the same string.
+"""Answers as text: the last box, and a canonical spelling, so that two spellings of one answer are the same string.
 
-Nothing here evaluates anything, and everything is linear in the length of the text, whatever the text is.
+Nothing here evaluates an answer. Every function takes time linear in the length of its text, whatever the text.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 MAX_CHARS = 4000
-"""A longer answer is no longer read as mathematics: it equals only the same text."""
+"""A longer answer is not read as mathematics; it equals only the same text."""
 
 _BOX_TOKEN = re.compile(
     r"(?P<box>\\{1,2}(?:boxed|fbox)(?![a-zA-Z]))\s*(?:(?P<open>\{)|(?P<bare>[+-]?\d[\d.,/]*|[A-Z](?![A-Za-z])))?"
@@ -19,9 +19,9 @@ _BOX_TOKEN = re.compile(
 
 
 def last_box(text: str) -> str | None:
-    r"""What the last non-empty `\boxed{...}` or `\fbox{...}` with balanced braces holds; `\boxed 5` counts too.
+    r"""The content of the last non-empty `\boxed{...}` or `\fbox{...}` with balanced braces; `\boxed 5` counts too.
 
-    "Last" goes by where a box opens, so of nested boxes the innermost counts. One pass, no recursion.
+    The last box is the one that opens last, so the innermost of nested boxes counts. One pass, no recursion.
     """
     found, found_at = None, -1
     for opened, start, stop, _ in _closed_boxes(text):
@@ -31,7 +31,7 @@ def last_box(text: str) -> str | None:
 
 
 def boxes(text: str) -> list[tuple[str, int]]:
-    """What each non-empty outermost box holds and where in the text it ends; at most the last 100."""
+    """The content of each non-empty outermost box, and the position where the box ends; at most the last 100 boxes."""
     outermost: list[tuple[int, int, int, int]] = []
     for box in _closed_boxes(text):
         while outermost and outermost[-1][0] > box[0]:  # inside this one
@@ -41,10 +41,10 @@ def boxes(text: str) -> list[tuple[str, int]]:
 
 
 def _closed_boxes(text: str) -> Iterator[tuple[int, int, int, int]]:
-    """Where each box opens, where its content starts and stops, where it ends; in the order in which they close."""
+    """Where each box opens, where its content starts and stops, and where it ends, in the order the boxes close."""
     if "boxed" not in text and "fbox" not in text:
         return
-    open_braces: list[tuple[int, int]] = []  # where the content starts; where its box opens, -1 for a plain brace
+    open_braces: list[tuple[int, int]] = []  # content start, box start (-1: a plain brace)
     for token in _BOX_TOKEN.finditer(text):
         if token["open"]:
             open_braces.append((token.end(), token.start()))
@@ -83,7 +83,7 @@ _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed
 
 
 def unwrap(answer: str) -> str:
-    r"""The answer without what only surrounds it: `$`, `\(`, `\[`, `**`, another box, a final full stop."""
+    r"""The answer without its wrapping: `$`, `\(`, `\[`, `**`, another box, a final full stop."""
     answer = answer.strip()
     for _ in range(3):
         for left, right in _WRAPPERS:
@@ -96,20 +96,20 @@ def unwrap(answer: str) -> str:
 
 
 def plain(answer: str) -> str:
-    r"""The answer unwrapped; Unicode signs, a plain `pi` or `sin` as LaTeX commands; `\dfrac12` as `\frac{1}{2}`."""
+    r"""The unwrapped answer, with Unicode signs and a bare `pi` or `sin` as LaTeX, and `\dfrac12` as `\frac{1}{2}`."""
     answer = _PLAIN_COMMAND.sub(r"\\\1 ", unwrap(answer).translate(_UNICODE))
     return _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", _FRACTION.sub(r"\\frac", answer))
 
 
 def latex(answer: str) -> str:
-    """The answer as math-verify should read it. It takes a final "m" for a unit, and n+2m for n+2."""
+    """The answer as math-verify should read it. Unaided, it takes a final "m" for a unit and so reads n+2m as n+2."""
     return _FINAL_FACTOR.sub(r"\1\\cdot{\2}", plain(answer))
 
 
 def tidy(answer: str) -> str:
-    r"""One spelling of LaTeX spacing, fractions, `\text{...}` and signs, with single spaces.
+    r"""The answer in one spelling of LaTeX spacing, fractions, `\text{...}` and signs, with single spaces.
 
-    A thin space inside a number (`1\,234`) goes; an ordinary one never joins digits, "1 234" may be two numbers.
+    A thin space inside a number (`1\,234`) is removed. An ordinary space stays: "1 234" may be two numbers.
     """
     if len(answer) > MAX_CHARS:
         return " ".join(answer.split())
@@ -121,5 +121,5 @@ def tidy(answer: str) -> str:
 
 
 def compact(tidied: str) -> str:
-    """`tidy` text without the spaces that mean nothing. Those that keep "1 2", "1, 234" and "a b" apart stay."""
+    """`tidy` text without meaningless spaces. Spaces that separate "1 2", "1, 234" and "a b" stay."""
     return _KEPT_SPACE.sub(lambda space: space[1] or "", tidied)

@@ -1,4 +1,4 @@
-"""What math-verify said before, on disk: one SQLite file that several processes may use at once."""
+"""A disk cache of math-verify's replies: one SQLite file that several processes can use at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 from pacore_lab.errors import ConfigError
 
 Question: TypeAlias = tuple[str | bool, ...]
-"""("equal", gold, answer, mutual), replied to by a bool, or ("fingerprint", answer); see `reader_process`."""
+"""("equal", gold, answer, mutual), whose reply is a bool, or ("fingerprint", answer); see `reader_process`."""
 BUSY_TIMEOUT = 0.5
-"""Seconds to wait for another process; then the answer is simply asked for again."""
+"""Seconds to wait for another process; after that, math-verify is asked again."""
 OPEN_TIMEOUT = 10.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -27,7 +27,7 @@ _AT_ONCE = 500
 
 
 class Cache:
-    """Replies by (grader version, question). After `open`, trouble with the file costs time and never a grade."""
+    """Replies by (grader version, question). Once it is open, a fault in the file costs time but never a grade."""
 
     def __init__(self, path: str, version: str) -> None:
         self.path = path
@@ -37,9 +37,9 @@ class Cache:
         self._lock = threading.Lock()
 
     def open(self) -> None:
-        """A file that is not there is made by the first `put`, so that a run which is refused leaves nothing behind.
+        """Open the file, or check that it can be made. The first `put` makes it, so a refused run leaves no file.
 
-        Safe to call twice. Raises ConfigError where the file cannot be used.
+        Safe to call twice. Raises ConfigError if the file cannot be used.
         """
         path = Path(self.path)
         with self._lock:
@@ -67,7 +67,7 @@ class Cache:
             connection.execute("PRAGMA synchronous=NORMAL")
             with connection:
                 connection.execute(_SCHEMA)
-                connection.execute("DELETE FROM replies WHERE version = ''")  # may this process write?
+                connection.execute("DELETE FROM replies WHERE version = ''")  # fails if this process may not write
             connection.execute("SELECT version, question, reply FROM replies LIMIT 1")
             connection.execute(f"PRAGMA busy_timeout={int(1000 * BUSY_TIMEOUT)}")
         except sqlite3.Error:
@@ -77,7 +77,7 @@ class Cache:
         return connection
 
     def get(self, questions: Iterable[Question]) -> dict[Question, Any]:
-        """The replies that are known, by question."""
+        """The known replies, by question."""
         named = {_name(question): question for question in questions}
         found: dict[Question, Any] = {}
         names = list(named)
@@ -100,7 +100,7 @@ class Cache:
                     connection.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", rows)
 
     def close(self) -> None:
-        """Safe to call twice; `open` opens it again."""
+        """Safe to call twice; `open` reopens the cache."""
         with self._lock:
             connection, self._connection = self._connection, None
             self._may_create = False

@@ -1,9 +1,9 @@
-"""Equivalence classes of many answers at once, blind to the ground truth and to the order they came in.
+"""Equivalence classes of many answers at once, blind to the ground truth and to the order of the answers.
 
-Whatever is exact is classed by its key (`Form.keyed`), and expressions that are the same to 25 digits are one
-(`numeric`). What is left is evaluated, here or by a worker in one round trip, to a numeric fingerprint; math-verify
-compares only those whose fingerprints are near, in one more round trip per class of a neighbourhood, mostly one in all.
-An expression inside a tuple, set or interval is classed like any other.
+Exact answers are classed by their keys (`Form.keyed`), and expressions that agree to 25 digits are one class
+(`numeric`). Each remaining expression gets a numeric fingerprint, here or from a worker in one round trip. math-verify
+then compares only expressions whose fingerprints are near, in one more round trip per class of a neighbourhood, so
+usually one. An expression inside a tuple, set or interval is classed like any other.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pacore_lab.grading.quantities import is_measure
 from pacore_lab.grading.readers import Pool, Ungraded
 
 TOLERANCE = 1e-5
-"""Relative above 1, absolute below: more than any rounding math-verify forgives (six places)."""
+"""Relative above 1, absolute below: wider than any rounding math-verify forgives (six places)."""
 MAX_COMPARED = 32
-"""So many expressions with near fingerprints, or with none, are compared with one another, the rest as text.
+"""How many expressions with near fingerprints, or without one, are compared pairwise; the rest are compared as text.
 
-The shortest ones: 496 questions at most for each such group, where no two are the same.
+The shortest expressions are compared: at most 496 questions per group, when no two are the same.
 """
 
 Numbers: TypeAlias = tuple[float, ...]
@@ -36,9 +36,9 @@ Numbers: TypeAlias = tuple[float, ...]
 async def keys(forms: Iterable[Form], pool: Pool) -> dict[Form, Hashable]:
     """The class of each form.
 
-    A name, unit of measurement or label counts only where two different ones are among the forms: "x = 5" is "5" unless
-    somebody names y, for it cannot be the same as 5 and y = 5 while x = 5 is not y = 5. A percentage is never a number.
-    Where math-verify fails or runs out of time, answers stay apart.
+    A name, unit of measurement or label counts only if the forms hold two different ones. "x = 5" is "5" unless another
+    form names y: it cannot be the same as both 5 and y = 5, since x = 5 is not y = 5. A percentage is never a number.
+    Answers stay apart if math-verify fails or times out.
     """
     forms = list(forms)
     drop = {"name"} if len({form.name for form in forms} - {""}) == 1 else set()
@@ -52,7 +52,7 @@ async def keys(forms: Iterable[Form], pool: Pool) -> dict[Form, Hashable]:
 
 
 async def _classes(leaves: Iterable[Form], pool: Pool) -> dict[Hashable, Hashable]:
-    """Key of each expression's text, and of each number that an expression is taken for."""
+    """The key of each expression's text, and of each number that math-verify identifies with an expression."""
     leaves = sorted(leaves, key=lambda leaf: (len(leaf.text), leaf.text, leaf.raw))
     spelled: dict[str, str] = {}  # text -> what math-verify reads
     for leaf in leaves:
@@ -89,7 +89,7 @@ async def _classes(leaves: Iterable[Form], pool: Pool) -> dict[Hashable, Hashabl
 
 
 def _identical(values: dict[str, numeric.Value]) -> dict[str, str]:
-    """Text -> the first of those that are the same to 25 digits (itself where that proves nothing)."""
+    """Text -> the first text equal to it to 25 digits, or itself if agreement at these points proves nothing."""
     firsts = {text: text for text in values}
     groups = _neighbours({text: value.numbers for text, value in values.items() if value.general})
     for group in groups:
@@ -100,7 +100,7 @@ def _identical(values: dict[str, numeric.Value]) -> dict[str, str]:
 
 
 def _neighbours(numbers: dict[str, Numbers]) -> list[list[str]]:
-    """Texts in groups such that no two with near numbers are in different ones; each in the given order."""
+    """Groups of texts, in which texts with near numbers share a group; each group keeps the given order."""
     place = {text: order for order, text in enumerate(numbers)}
     groups = [list(numbers)]
     for column in range(max(map(len, numbers.values()), default=0)):
@@ -122,9 +122,9 @@ def _near(first: float, second: float) -> bool:
 
 
 async def _compare(groups: Sequence[Sequence[str]], spelled: dict[str, str], pool: Pool) -> dict[str, str]:
-    """Text -> the first of its class. Each is compared with the first of every class before it and joins what equals.
+    """Text -> the first text of its class: each text joins the first earlier class whose first text equals it.
 
-    (math-verify's relation is not transitive: this is what makes classes of it.) Groups advance together.
+    math-verify's relation is not transitive; this turns it into classes. All groups advance together.
     """
     firsts: dict[str, str] = {}
     waiting = [list(group) for group in groups if group]
@@ -140,14 +140,14 @@ async def _compare(groups: Sequence[Sequence[str]], spelled: dict[str, str], poo
 async def _decimals(
     values: Iterable[Fraction], constants: dict[str, Numbers], spelled: dict[str, str], pool: Pool
 ) -> dict[Hashable, Hashable]:
-    """Key of a number that math-verify takes for an irrational constant (1.414214 for the root of 2) -> the constant's.
+    """Number -> the key of the irrational constant that math-verify takes it for (1.414214 for the root of 2).
 
-    Two decimals that are not the same number are so only where the constant is among the answers.
+    Two different decimals can share a class only if the constant itself is among the answers.
     """
     ordered = sorted((numbers[0], order, text) for order, (text, numbers) in enumerate(constants.items()))
     pairs: list[tuple[Fraction, str]] = []
     for value in values:
-        if abs(value) > 1e15 or value.denominator.bit_length() > 200:  # nothing that math-verify rounds
+        if abs(value) > 1e15 or value.denominator.bit_length() > 200:  # math-verify does not round these
             continue
         reach = 2 * TOLERANCE * max(1.0, abs(float(value)))
         low = bisect.bisect_left(ordered, (float(value) - reach, -1, ""))
@@ -168,7 +168,7 @@ def _question(first: str, second: str) -> Question:
 
 
 def _decimal(value: Fraction) -> str:
-    """As a finite decimal where it is one, else as a fraction: math-verify rounds only the former."""
+    """The value as a finite decimal if it has one, else as a fraction: math-verify rounds only decimals."""
     places = 0
     rest: Any = value
     while rest.denominator > 1 and places < 20:

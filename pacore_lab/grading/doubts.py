@@ -1,4 +1,4 @@
-"""Why a grade may be wrong, as data: constant texts to be counted. They never change a score."""
+"""Reasons to doubt a grade, as data: constant texts that can be counted. They never change a score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEVERAL = "several different boxes in the conclusion"
 TRUNCATED = "truncated at max_tokens"
 UNFINISHED = "truncated thinking: <think> without </think>"
 TAIL = 400
-"""Characters at the end of a conclusion in which a final answer is looked for."""
+"""How many characters at the end of a conclusion are searched for a final answer."""
 
 _STATED = re.compile(
     r"(?:final answer|answer|result|solution)\W{0,8}(?:is|are|be|equals|=|:)\W{0,8}[\w\\(\[{$.-]"
@@ -24,9 +24,9 @@ _OPENED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
 def doubts(trajectory: Trajectory, answer: str | None, score: float | None) -> tuple[str, ...]:
-    """Warnings for `Grade.warnings`; `answer` is what the box rule extracted.
+    """The warnings for `Grade.warnings`; `answer` is what the box rule extracted.
 
-    A stated answer is looked for where the box gave none or a wrong one, and only after the last box.
+    A stated answer is searched for only if the box gave no answer or a wrong one, and only after the last box.
     """
     if trajectory.error:
         return ()
@@ -35,7 +35,7 @@ def doubts(trajectory: Trajectory, answer: str | None, score: float | None) -> t
     thinking = trajectory.content
     if thinking.rfind("<think>") > thinking.rfind("</think>"):
         found.append(UNFINISHED)
-    if found:  # there is no conclusion to speak of
+    if found:  # then there is no real conclusion
         return tuple(found)
     ends = boxes(text)
     if len({tidy(content) for content, _ in ends}) > 1:

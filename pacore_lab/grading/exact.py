@@ -1,4 +1,4 @@
-"""Reading answers with parts: tuples, intervals and their unions, sets, lists, inequalities, named values."""
+"""Reads answers that have parts: tuples, intervals and their unions, sets, lists, inequalities, named values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 
 def read(answer: str) -> Form:
-    """The form of an answer. Its time is bounded whatever the text; never raises."""
+    """The form of an answer. Takes bounded time whatever the text, and never raises."""
     if len(answer) > MAX_CHARS:
         return Form(raw=answer, text=" ".join(answer.split()), kind="text")
     return _read_short(answer)
@@ -85,7 +85,7 @@ def _group(kind: Kind, parts: list[Form]) -> Form:
 
 
 def _list(pieces: list[str], depth: int) -> Form | None:
-    """Elements side by side; "x=1 or x=2" and "x=1, 2" are both x = {1, 2}, "x<1 or x>2" is a union."""
+    """A list of elements; "x=1 or x=2" and "x=1, 2" are both x = {1, 2}, and "x<1 or x>2" is a union."""
     if not all(pieces):
         return None
     parts = [_read(piece, depth) for piece in pieces]
@@ -100,12 +100,12 @@ def _list(pieces: list[str], depth: int) -> Form | None:
 
 
 def _flat(parts: list[Form]) -> list[Form]:
-    r"""The elements of a list that stands among others (`3, \pm 2`) are its own."""
+    r"""The parts, with the elements of any nested list in its place (`3, \pm 2`)."""
     return [one for part in parts for one in (part.parts if part.kind == "list" and not part.name else (part,))]
 
 
 def _named(name: str, value: str, depth: int) -> Form | None:
-    """A value under a name; an equation between variables (y = 2x+1) is none, a function (f(x) = 2x+1) is one."""
+    """A named value; a function (f(x) = 2x+1) counts, an equation between variables (y = 2x+1) does not."""
     form = _read(value, depth)
     if form.name or form.kind in ("words", "text"):
         return None
@@ -115,7 +115,7 @@ def _named(name: str, value: str, depth: int) -> Form | None:
 
 
 def _inequality(text: str) -> Form | None:
-    """x > 5 as (5, infinity), 1 < x < 2 as (1, 2), where the bounds are exact numbers."""
+    """x > 5 as (5, infinity), 1 < x < 2 as (1, 2), if the bounds are exact numbers."""
     parts = _RELATION.split(text)
     if len(parts) not in (3, 5):
         return None
@@ -157,7 +157,7 @@ def _bracketed(tidied: str, depth: int) -> Form | None:
     if len(forms) == 2:
         return _group(_open_at_infinity(forms, kind), forms)
     if len(forms) > 2 and kind in ("()", "[]"):
-        return _group("()", forms)  # no interval: a vector, however it is bracketed
+        return _group("()", forms)  # a vector, whatever its brackets
     return None
 
 
@@ -173,8 +173,8 @@ def _interval(low: Number, high: Number, brackets: str) -> Form:
 
 
 def _union(parts: list[Form]) -> Form:
-    """The union, merged to disjoint intervals where all ends are exact bare numbers: [1,2] and [2,3] are [1,3]."""
-    pieces = []  # (low end, high end), each a number and whether it is beyond it (+1), at it (0), or short of it (-1)
+    """The union; if all ends are exact bare numbers, merged into disjoint intervals: [1,2] and [2,3] are [1,3]."""
+    pieces = []  # (low end, high end): each a number, and +1 just beyond it, 0 at it, -1 just short of it
     for part in parts:
         points = part.parts if part.kind in UNORDERED else ()
         ends: list[tuple[Form, ...]] = [(one, one) for one in points] or [part.parts]
@@ -197,7 +197,7 @@ def _union(parts: list[Form]) -> Form:
 
 
 def _depths(text: str) -> Iterator[tuple[int, str, int]]:
-    """Each character's place, itself, and how many brackets are open after it."""
+    """Each character's place, the character, and how many brackets are open after it."""
     depth = 0
     for place, character in enumerate(text):
         depth += (character in _OPEN) - (character in _CLOSE)
@@ -205,7 +205,7 @@ def _depths(text: str) -> Iterator[tuple[int, str, int]]:
 
 
 def _split(text: str) -> list[str]:
-    """The text between commas that are in no bracket."""
+    """The pieces between commas that are outside all brackets."""
     cuts = [place for place, character, depth in _depths(text) if character == "," and depth == 0]
     if re.search(r"\\begin\{", text):
         cuts = []
@@ -214,6 +214,6 @@ def _split(text: str) -> list[str]:
 
 
 def _balanced(text: str) -> bool:
-    """No bracket closes that did not open inside: "1,2),(3,4" is not the inside of one pair."""
+    """Whether every bracket that closes inside also opened inside: "1,2),(3,4" is not the inside of one pair."""
     depths = [depth for _, _, depth in _depths(text)]
     return min(depths, default=0) >= 0 and (not depths or depths[-1] == 0)

@@ -1,14 +1,15 @@
-r"""Answers as far as text can read them, and when two of them are the same.
+r"""Answers as far as text alone can read them, and when two of them are the same.
 
-`exact.read` makes a `Form` of an answer; `decide` compares two and returns None where only math-verify can tell.
-The rules, on purpose and unlike math-verify's where said:
+`exact.read` makes a `Form` of an answer. `decide` compares two forms, and returns None if only math-verify can tell.
+The rules are deliberate, and differ from math-verify's where noted:
 
-- A tuple is ordered, a set or a comma list is not; a list equals the set of its elements. Brackets matter: (1,2) is not
-  [1,2] nor {1,2} (math-verify: the latter it is). A text (1,2) may be a point or an interval and equals either.
+- A tuple is ordered; a set or a comma list is not. A list equals the set of its elements. Brackets matter: (1,2) is
+  neither [1,2] nor {1,2} (to math-verify it is the latter). The text (1,2) may be a point or an interval, and equals
+  either.
 - An inequality between exact bounds is the interval of its solutions, whichever side it stands on (math-verify takes
-  (1,2) for 1<x<2 and not the other way round). Unions of exact intervals are merged before they are compared.
-- A name, a unit of measurement or a label may be left out by one side ("x=5" and "5", "32 cm" and "32", "Box B" and
-  "B") and must agree where both have one. A set of one element is that element.
+  (1,2) for 1<x<2 but not the other way round). Unions of exact intervals are merged before they are compared.
+- One side may leave out a name, a unit of measurement or a label ("x=5" and "5", "32 cm" and "32", "Box B" and "B");
+  where both sides have one, they must agree. A set of one element is that element.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ NOTHING: Mapping[Hashable, Hashable] = MappingProxyType({})
 class Form:
     """An answer as far as text alone can read it.
 
-    raw: what math-verify is given for it, without a name. text: likewise; equal texts are equal answers.
-    kind: "text" is neither read nor given to math-verify (overlong, or digits side by side); "algebra" is for it alone.
-    value, unit: of a number; unit "" for a bare one. label: of a choice. name: the x of "x = 5" and of "1 < x < 2".
+    raw: the text for math-verify, without a name. text: its compact spelling, also without a name; equal texts are
+    equal answers. kind: "text" is neither read nor given to math-verify (overlong, or digits side by side); "algebra"
+    is left to math-verify. value, unit: of a number; unit "" for a bare one. label: of a choice. name: the x of "x = 5"
+    and of "1 < x < 2".
     """
 
     raw: str
@@ -54,14 +56,14 @@ class Form:
 
     @property
     def key(self) -> Hashable:
-        """`keyed`, where expressions are the same only as text."""
+        """`keyed`, with expressions the same only if their texts are."""
         return self.keyed()
 
     def keyed(self, algebra: Mapping[Hashable, Hashable] = NOTHING, *, drop: Set[str] = frozenset()) -> Hashable:
-        """Forms with equal keys are equal answers, given the keys of expressions and which extras do not count.
+        """Forms with equal keys are equal answers, given the keys of expressions and the extras to ignore.
 
-        algebra: key of an expression's text and of a bare number's `("number", value, "")`.
-        drop: "name", "unit", "label".
+        algebra: keys of expressions by their text, and of bare numbers by `("number", value, "")`.
+        drop: the extras to ignore: "name", "unit", "label".
         """
         key: Hashable
         if self.kind == "number":
@@ -83,16 +85,16 @@ class Form:
 
     @property
     def exact(self) -> bool:
-        """Nothing in it needs algebra."""
+        """Whether nothing in the form needs algebra."""
         return all(leaf.kind != "algebra" for leaf in self.leaves())
 
 
 def decide(gold: Form, answer: Form) -> bool | None:
-    """Whether an answer is as good as the gold one, None where it takes algebra to tell. Symmetric, not transitive.
+    """Whether an answer is as good as the gold answer, None if only algebra can tell. Symmetric, not transitive.
 
-    Beyond equality of keys it forgives what one side leaves out (see above), the brackets of a tuple, and reads a
-    percentage against a bare number either way: 50% is as good as 50 (the question says "percent") and as 0.5 (it is
-    0.5). Classes of answers know neither of these two, which would make 50 and 0.5 the same.
+    It is more lenient than equality of keys. It forgives an extra that one side leaves out (see above) and the brackets
+    of a tuple. It reads a percentage against a bare number both ways: 50% is as good as 50 (the question may say
+    "percent") and as 0.5 (its value). Classes of answers do neither, since that would make 50 and 0.5 the same.
     """
     if gold.name and answer.name and gold.name != answer.name:
         return False
@@ -113,7 +115,7 @@ def decide(gold: Form, answer: Form) -> bool | None:
 
 
 def _decide_numbers(gold: Form, answer: Form) -> bool | None:
-    """Units are not converted (1 m is not 100 cm); math-verify is asked about other words ("5 apples", "5 million")."""
+    """Units are not converted (1 m is not 100 cm); math-verify decides other words ("5 apples", "5 million")."""
     assert gold.value is not None
     assert answer.value is not None
     same = gold.value == answer.value
@@ -133,13 +135,13 @@ def _decide_parts(gold: Form, answer: Form) -> bool | None:
     kinds = {gold.kind, answer.kind}
     if "algebra" in kinds:
         return None
-    if not (kinds <= {*ORDERED, *UNORDERED, "union"}):  # a number, a word: only a set can collapse to it
+    if not (kinds <= {*ORDERED, *UNORDERED, "union"}):  # a number or a word: only a set can reduce to it
         return False if (gold.exact and answer.exact) or kinds & {*ORDERED, "words", "text"} else None
     if kinds <= {"()", "list"} or (len(kinds) == 1 and gold.kind in ORDERED):
         in_order = _decide_in_order(gold, answer)
         if in_order is not False or kinds != {"list"}:
             return in_order
-    elif kinds & {*ORDERED}:  # other brackets, or a set; of unions, only algebra knows what they merge to
+    elif kinds & {*ORDERED}:  # other brackets, or a set; only algebra can merge unions
         return None if "union" in kinds and not (gold.exact and answer.exact) else False
     return False if gold.exact and answer.exact else None
 

@@ -1,4 +1,4 @@
-"""The graders: `MathGrader` for mathematical answers, `NoGrader` for runs without grades."""
+"""`MathGrader` for mathematical answers, and `NoGrader` for runs without grades."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from pacore_lab.grading.readers import Pool, Ungraded
 from pacore_lab.types import Grade, Problem, Trajectory
 
 VERSION = 3
-"""Grows with every change that can change a verdict or a class."""
+"""Increases with every change that can change a verdict or a class."""
 
 
 def boxed_answer(trajectory: Trajectory) -> str | None:
-    r"""The last `\boxed{...}` of the conclusion, as written; None where there is none.
+    r"""The last `\boxed{...}` of the conclusion, as written; None if there is none.
 
-    A failed trajectory has none, nor has one truncated at its token limit. There is no fallback to a line such as
+    A trajectory that failed, or was truncated at its token limit, has no answer. There is no fallback to a line such as
     "the answer is 5": without a box there is no answer.
     """
     return None if trajectory.error or trajectory.truncated else last_box(trajectory.conclusion)
 
 
 def _number(keys: Sequence[Hashable]) -> list[int | None]:
-    """Classes by first appearance; None stays None."""
+    """Classes numbered by first appearance; None stays None."""
     seen: dict[Hashable, int] = {}
     return [None if key is None else seen.setdefault(key, len(seen)) for key in keys]
 
@@ -43,25 +43,25 @@ def _version() -> str:
 
 @lru_cache
 def _shared_pool(workers: int, memory_mb: int, timeout: float, cache: str | None) -> Pool:
-    """One pool for graders of the same settings: a vote's and the run's, say."""
+    """One pool for all graders with the same settings, such as a vote's and the run's."""
     kept = None if cache is None else Cache(cache, _version())
     return Pool(workers=workers, memory_mb=memory_mb, timeout=timeout, cache=kept)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MathGrader:
-    r"""Grades the last `\boxed{...}` against the ground truth: exactly where that is possible, else by math-verify.
+    r"""Grades the last `\boxed{...}` against the ground truth: exactly where possible, else by math-verify.
 
-    Numbers, quantities, choice letters, words, and tuples, intervals, sets and lists of them compare exactly, in this
-    process (`pacore_lab.grading.forms` has the rules). What is left goes to math-verify
+    Numbers, quantities, choice letters and words, and tuples, intervals, sets and lists of them, are compared exactly,
+    in this process (`pacore_lab.grading.forms` has the rules). Other answers go to math-verify
     (github.com/huggingface/Math-Verify), which compares decimals with roots and the like to six places, in a process
-    that is killed when its time is up. No verdict is `score=None` with the reason, never 0.
+    that is killed when its time is up. Without a verdict the score is None, with the reason, never 0.
 
     timeout: seconds math-verify may take for one answer.
-    workers: processes that run it, each started when first needed.
-    memory_mb: address space of each.
-    cache: SQLite file with math-verify's replies, for all runs and processes; None for none. It holds no timeouts and
-    no failures: they say something of the machine, not of the answer.
+    workers: processes that run math-verify, each started when first needed.
+    memory_mb: address space of each process.
+    cache: SQLite file of math-verify's replies, shared by all runs and processes; None for no cache. It holds neither
+    timeouts nor failures, which depend on the machine, not on the answer.
     Raises ValueError for arguments out of range.
     """
 
@@ -87,7 +87,7 @@ class MathGrader:
         return _version()
 
     async def start(self) -> None:
-        """Open the cache; workers start when first needed. Raises ConfigError for a file that cannot be used."""
+        """Open the cache; workers start when first needed. Raises ConfigError if the cache's file cannot be used."""
         if self._pool.cache is not None:
             await asyncio.to_thread(self._pool.cache.open)
 
@@ -120,13 +120,13 @@ class MathGrader:
         return Grade(score=float(verdict), answer=answer)
 
     async def classes(self, answers: Sequence[str | None]) -> list[int | None]:
-        """Equivalence classes, whatever the order of the answers; see `pacore_lab.grading.clusters`."""
+        """Equivalence classes, independent of the order of the answers; see `pacore_lab.grading.clusters`."""
         forms = {answer: read(answer) for answer in dict.fromkeys(answers) if answer is not None}
         keys = await clusters.keys(forms.values(), self._pool)
         return _number([None if answer is None else keys[forms[answer]] for answer in answers])
 
     async def close(self) -> None:
-        """End the workers. Safe to call twice; a later grading starts new ones."""
+        """End the workers. Safe to call twice; grading again starts new ones."""
         await asyncio.to_thread(self._pool.close)
 
 

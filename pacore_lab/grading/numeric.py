@@ -1,9 +1,9 @@
 """Values of plain expressions to 50 digits, in this process: numbers, letters, + - * / ^, roots, logarithms, sines.
 
-A small grammar of what cannot be read in two ways; `evaluate` gives None for everything else, which is left to the
-worker. Two expressions that agree to 25 digits at the same points are the same (math-verify itself is content with 15),
-so most answers are told apart, or not, in microseconds. Nothing is evaluated but by the arithmetic below, and that is
-bounded: short texts, small exponents.
+The grammar is small and unambiguous. `evaluate` returns None for every other text, which is left to the worker. Two
+expressions that agree to 25 digits at the same points are the same (math-verify itself is content with 15), so most
+pairs are decided in microseconds. Only the arithmetic below evaluates anything, and it is bounded: short texts, small
+exponents.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ POINTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What an expression is at each point. exact: its value where that is rational.
+    """An expression's value at each point. exact: its value if that is rational and the expression has no variables.
 
-    general: what holds at these points holds everywhere; not so where a root or logarithm of a variable has branches.
+    general: agreement at these points proves agreement everywhere. False if a root or logarithm of a variable has
+    branches.
     """
 
     at: tuple[Any, ...]
@@ -34,12 +35,12 @@ class Value:
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """Real and imaginary part at each point, as the worker's fingerprints have them."""
+        """Real and imaginary part at each point, as in the worker's fingerprints."""
         return tuple(float(part) for value in self.at for part in (value.real, value.imag))
 
 
 def evaluate(text: str) -> Value | None:
-    """The value of `compact` text, None where the text is not plain, too large, or undefined."""
+    """The value of `compact` text, None if the text is not plain, too large, or undefined."""
     return _evaluate(text) if len(text) <= MAX_LENGTH else None
 
 
@@ -63,7 +64,7 @@ def _evaluate(text: str) -> Value | None:
 
 @cache
 def _context() -> Any:
-    """mpmath at 50 digits, apart from its global context, which may be somebody else's."""
+    """mpmath at 50 digits, separate from its global context, which other code may use."""
     import mpmath  # type: ignore[import-untyped]
 
     context = mpmath.MPContext()
@@ -72,13 +73,13 @@ def _context() -> Any:
 
 
 def same(first: str, second: str) -> bool:
-    """Whether both are plain expressions and the same one."""
+    """Whether both are plain expressions and have the same value."""
     one, other = evaluate(first), evaluate(second)
     return one is not None and other is not None and one.general and other.general and near(one, other)
 
 
 def near(first: Value, second: Value) -> bool:
-    """Equal to 25 digits, and exactly where both are rational."""
+    """Whether two values agree to 25 digits; two rational values must be equal exactly."""
     if first.exact is not None and second.exact is not None:
         return first.exact == second.exact
     pairs = zip(first.at, second.at, strict=True)
@@ -86,10 +87,10 @@ def near(first: Value, second: Value) -> bool:
 
 
 def _rational(value: Any, mp: Any) -> Fraction | None:
-    """The fraction of small denominator that a constant is to 40 digits, as the root of 4 is."""
+    """The fraction with a small denominator that equals a constant to 40 digits (the root of 4 is 2), else None."""
     if abs(value) > 10**9 or abs(value.imag) > NOISE:
         return None
     close = Fraction(int(mp.nint(value.real * 10**48)), 10**48)
     simple = close.limit_denominator(10_000)
-    slack = Fraction(1, 10**40) * abs(simple)  # nothing but noise is taken for zero
+    slack = Fraction(1, 10**40) * abs(simple)  # only noise counts as zero
     return simple if abs(close - simple) <= slack or abs(value.real) < NOISE else None

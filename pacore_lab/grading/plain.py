@@ -1,7 +1,6 @@
-"""Reading plain expressions, and evaluating them on the way: the grammar of `numeric`.
+"""Parses plain expressions and evaluates them as it goes: the grammar of `numeric`.
 
-What could be read in two ways (1/2x, ln 2x, f(x)), is undefined or too large raises NotPlain, ZeroDivisionError or
-ValueError.
+Text that is ambiguous (1/2x, ln 2x, f(x)), undefined or too large raises NotPlain, ZeroDivisionError or ValueError.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ _FUNCTION_NAMES = "fghFGHP"
 
 
 class NotPlain(Exception):
-    """The text is not of this grammar."""
+    """The text is not in this grammar."""
 
 
 def tokens_of(text: str) -> list[str]:
-    """Raises NotPlain for a sign that is none of the grammar."""
+    """The tokens of a text. Raises NotPlain for a character outside the grammar."""
     tokens = [token for token in _TOKEN.findall(text) if token != " "]
     if "".join(tokens) != text.replace(" ", ""):
         raise NotPlain
@@ -42,7 +41,7 @@ def as_float(value: Any, mp: Any) -> Any:
 
 
 class Reader:
-    """Recursive descent over tokens, evaluating as it goes: exactly while everything is a fraction, else by mpmath."""
+    """Recursive descent over tokens that evaluates as it goes: exactly while values are fractions, else by mpmath."""
 
     def __init__(self, tokens: list[str], point: int, mp: Any) -> None:
         self._tokens = [*tokens, ""]
@@ -210,7 +209,7 @@ class Reader:
         return self._mp.ln(argument) / self._mp.ln(as_float(base, self._mp))
 
     def _argument(self) -> Any:
-        r"""A group in braces, or the one digit or letter after `^` and `\frac`."""
+        r"""A group in braces, or the single digit or letter after `^` and `\frac`."""
         if self._take("{"):
             return self._inside("}")
         if len(self._next) > 1 and self._next[0] != "\\":

@@ -1,6 +1,6 @@
-"""Numbers, quantities, choices and words, read exactly and without computer algebra.
+"""Reads numbers, quantities, choices and words exactly, without computer algebra.
 
-Numbers are `fractions.Fraction`, so 0.5 equals 1/2 and 0.333333 does not equal 1/3, and 10^-7 is not 4*10^-7.
+Numbers are `fractions.Fraction`: 0.5 equals 1/2, 0.333333 does not equal 1/3, and 10^-7 is not 4*10^-7.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _QUANTITY = re.compile(r"(?P<number>\S*?[\d}])(?P<gap> ?)(?P<unit>[^\W\d_](?:[^\
 _DEGREES = re.compile(r"\^\{?\\circ\}?$")
 _EXPONENT = re.compile(r"\^\{?-?\d\}?")
 _NO_BRACES_OR_SPACES = str.maketrans("", "", "{} ")
-# Short units are known by name, so that "2 xy" stays a product; any word of four letters is a unit too ("5 apples").
-# The first spelling of a row stands for the others; elsewhere a plural equals its singular.
+# Short units are listed by name, so that "2 xy" stays a product; words of four letters are units too ("5 apples").
+# The first spelling of a row stands for the others; for other words, a plural equals its singular.
 _SPELLINGS = [
     ["m", "meter", "meters", "metre", "metres"],
     ["cm", "centimeter", "centimeters", "centimetre", "centimetres"],
@@ -54,7 +54,7 @@ _SPELLINGS = [
 ]
 _UNITS = {spelling: row[0] for row in _SPELLINGS for spelling in row}
 _CURRENCY = re.compile(r"(?P<sign>[+-]?)(?P<unit>\\?\$|€|£) ?")
-_GLUED = {"mm", "cm", "km", "kg"}  # "2m" and "2mg" are more often products
+_GLUED = {"mm", "cm", "km", "kg"}  # others, such as "2m" and "2mg", are more often products
 _FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt", "arcsin", "arccos", "arctan", "mod"}
 _FUNCTIONS |= {"det", "rank", "gcd", "lcm", "max", "min", "adj", "dim", "ker", "deg"}
 _WORD = re.compile(r"[^\W\d_]+")
@@ -64,9 +64,9 @@ _UNLABELLED = {"", "option", "choice", "answer"}
 
 
 def number(text: str) -> Number | None:
-    """The exact value of `compact` text: an integer or its power, (repeating) decimal, fraction, mixed number.
+    """The exact value of `compact` text: an integer or its power, a (repeating) decimal, a fraction, a mixed number.
 
-    Infinity counts as one. Exponents have four digits at most, so nothing here grows beyond 10^5 digits.
+    Infinity counts as a number. Exponents have at most four digits, so no value grows beyond 10^5 digits.
     """
     if text in _INFINITIES:
         return _INFINITIES[text]
@@ -92,7 +92,7 @@ def number(text: str) -> Number | None:
 
 
 def quantity(tidied: str, text: str) -> tuple[Number | None, str]:
-    """The number and its unit ("" for none, "%"), (None, "") where the answer is not of that shape."""
+    """The number and its unit ("" for none, "%" for percent); (None, "") if the answer does not have that shape."""
     if text.endswith("%"):
         return number(text[:-1]), "%"
     if (value := number(text)) is not None:
@@ -113,12 +113,12 @@ def quantity(tidied: str, text: str) -> tuple[Number | None, str]:
 
 
 def is_measure(unit: str) -> bool:
-    """A unit of measurement or money, which may be left out, unlike "million" or "apples"."""
+    """Whether a unit is of measurement or money, which an answer may leave out, unlike "million" or "apples"."""
     return bool(unit) and all(part.rstrip("^-0123456789") in _UNITS for part in re.split("[/*]", unit))
 
 
 def choice(tidied: str) -> tuple[str, str] | None:
-    r"""The letter of "B", "(B)", "B." or "Option B", and what it labels: "box" of "Box B", mostly nothing."""
+    r"""The letter of "B", "(B)", "B." or "Option B", and its label: "box" for "Box B", usually ""."""
     found = _CHOICE.fullmatch(tidied)
     if found is None:
         return None
@@ -129,7 +129,10 @@ def choice(tidied: str) -> tuple[str, str] | None:
 
 
 def is_words(tidied: str) -> bool:
-    """Prose, whose letters math-verify would multiply ("listen" = "silent"): a word of three letters in it, or "no"."""
+    """Whether the text is prose, whose letters math-verify would multiply ("listen" = "silent").
+
+    Prose has a word of at least three letters, or is "no".
+    """
     words = _WORD.findall(tidied)
     return (
         _WORDS.fullmatch(tidied) is not None

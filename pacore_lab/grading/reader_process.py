@@ -1,9 +1,9 @@
-"""The child process that reads model text as mathematics. Run as a script by `readers.py`; imports nothing of the lab.
+"""The child process that reads model text as mathematics. `readers.py` runs it as a script; it imports no lab module.
 
-A JSON list of questions per line in, a line {"reply": ...} or {"error": text} per question out, as soon as it is known;
-the first line out says whether math-verify could be loaded. Questions: ["equal", gold, answer, mutual] -> bool;
-["fingerprint", answer] -> see `_fingerprint`. math-verify's own timeouts rest on SIGALRM and do not stop a long C call,
-so they are off: whoever asked kills this process when its time is up.
+Each input line is a JSON list of questions. Each question gets an output line, {"reply": ...} or {"error": text}, as
+soon as it is answered; the very first line says whether math-verify could be loaded. Questions: ["equal", gold, answer,
+mutual] -> bool; ["fingerprint", answer] -> see `_fingerprint`. math-verify's own timeouts use SIGALRM, which does not
+stop a long C call, so they are off: the parent kills this process when its time is up.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ PR_SET_PDEATHSIG = 1
 MAX_PARSED = 2048
 MAX_EXPONENT = 10_000
 MAX_BITS = 13_000
-"""Python writes integers of 4,300 digits at most as text."""
+"""Keeps numerator and denominator within the 4,300 digits that Python converts between int and text."""
 
 
 def confine(memory_mb: int, parent: int) -> None:
-    """Die with the parent, ignore its Ctrl-C, and get a MemoryError beyond `memory_mb` of address space (POSIX)."""
+    """Die with the parent, ignore its Ctrl-C, and raise MemoryError beyond `memory_mb` of address space (POSIX)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         import ctypes
@@ -38,7 +38,7 @@ def confine(memory_mb: int, parent: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if os.getppid() != parent:  # it died before prctl
+    if os.getppid() != parent:  # the parent died before prctl
         sys.exit(0)
 
 
@@ -47,9 +47,9 @@ class OutOfMemory(BaseException):
 
 
 def let_memory_errors_through() -> None:
-    """math-verify turns every `except Exception` into "not equal". Running out of memory is not an answer.
+    """Keep math-verify from turning a MemoryError into "not equal", as each of its `except Exception` would.
 
-    So its parser raises OutOfMemory instead, and its grader sees an `Exception` that has no MemoryError in it.
+    Its parser raises OutOfMemory instead, and its grader sees an `Exception` that excludes MemoryError.
     """
     import math_verify.grader
     import math_verify.parser
@@ -68,7 +68,7 @@ def let_memory_errors_through() -> None:
 
 @functools.lru_cache(maxsize=MAX_PARSED)
 def parsed(answer: str) -> list[Any]:
-    """math-verify's reading of an answer, [] where it has none. Only as LaTeX: the other readings guess, or `eval`."""
+    """math-verify's reading of an answer, [] if it has none. Only as LaTeX: its other readers guess, or call `eval`."""
     from math_verify import LatexExtractionConfig, parse
 
     config = [LatexExtractionConfig(boxed_match_priority=0)]
@@ -77,7 +77,7 @@ def parsed(answer: str) -> list[Any]:
 
 
 def _imaginary(expression: Any) -> Any:
-    """With i as the imaginary unit, which math-verify takes for a variable."""
+    """The expression with i as the imaginary unit; math-verify takes i for a variable."""
     import sympy  # type: ignore[import-untyped]
 
     if not isinstance(expression, sympy.Basic) or expression.has(sympy.Sum, sympy.Product, sympy.Function):
@@ -87,7 +87,7 @@ def _imaginary(expression: Any) -> Any:
 
 @functools.lru_cache(maxsize=MAX_PARSED)
 def value(answer: str) -> complex | None:
-    """The numerical value of an answer that is one number, else None."""
+    """The numerical value of an answer that is a single number, else None."""
     expressions = parsed(answer)
     if len(expressions) != 1 or not getattr(expressions[0], "is_number", False):
         return None
@@ -99,12 +99,12 @@ def value(answer: str) -> complex | None:
 
 
 def far_apart(first: complex, second: complex) -> bool:
-    """Beyond any rounding math-verify forgives (six places): answers without its slow symbolic comparison."""
+    """Whether two values differ by more than math-verify's rounding forgives (six places): no symbolic check needed."""
     return abs(first - second) > 1e-5 * max(1.0, abs(first), abs(second))
 
 
 def equal(gold: str, answer: str, mutual: bool) -> bool:
-    """math-verify's verdict; it is not symmetric, so `mutual` asks it both ways round."""
+    """math-verify's verdict. It is not symmetric; `mutual` asks in both directions."""
     from math_verify import verify
 
     first, second = value(gold), value(answer)
@@ -115,7 +115,7 @@ def equal(gold: str, answer: str, mutual: bool) -> bool:
 
 
 def fingerprint(answer: str) -> dict[str, Any] | None:
-    """`_fingerprint`; what sympy cannot evaluate has none."""
+    """`_fingerprint`, or None if sympy cannot evaluate the answer."""
     try:
         return _fingerprint(answer)
     except (MemoryError, RecursionError):
@@ -125,12 +125,12 @@ def fingerprint(answer: str) -> dict[str, Any] | None:
 
 
 def _fingerprint(answer: str) -> dict[str, Any] | None:
-    """Numbers that equal answers share but for rounding, so that unlike ones need no comparison; None: there are none.
+    """Numbers that equal answers share up to rounding, so that unlike answers need no comparison; None without any.
 
-    {"exact": "p/q"} of a rational number, else {"kind": text, "at": [[real, imaginary], ...]}: the value of a constant,
-    twice; of an expression at two points; of an equation or inequality as ratios between points, free of a common
-    factor; of a matrix's entries. Symbols are evaluated at positive numbers that follow from their names, i as the
-    imaginary unit.
+    {"exact": "p/q"} for a rational number, else {"kind": text, "at": [[real, imaginary], ...]}. "at" holds a constant's
+    value twice, an expression's values at two points, an equation's or inequality's ratios between points (free of a
+    common factor), or the values of a matrix's entries. Each symbol gets a positive number derived from its name; i is
+    the imaginary unit.
     """
     import sympy
 
@@ -168,7 +168,7 @@ def _print(kind: str, values: list[complex | None]) -> dict[str, Any] | None:
 
 
 def _at(expression: Any, point: int) -> complex | None:
-    """Its value where each symbol is a number between 0.5 and 1.5, another at each point."""
+    """The expression's value at a point: each symbol is a number between 0.5 and 1.5, another one at each point."""
     places = {symbol: _place(symbol.name, point) for symbol in expression.free_symbols}
     try:
         number = complex(expression.subs(places).evalf(15, maxn=100))
@@ -187,7 +187,7 @@ def _place(name: str, point: int) -> Any:
 
 
 def _is_too_large(expression: Any) -> bool:
-    """A power, factorial or binomial that would take forever to write out. Inner exponents come first."""
+    """Whether a power, factorial or binomial would take too long to write out. Inner exponents are checked first."""
     import sympy
 
     for part in sympy.postorder_traversal(expression):
@@ -205,7 +205,7 @@ def _is_too_large(expression: Any) -> bool:
 
 
 def _rational(expression: Any) -> str | None:
-    """A number's exact value where it is rational and that can be shown: by evaluation, or by `equals`."""
+    """A number's exact value as "p/q" if evaluation, or `equals`, shows that it is rational; else None."""
     import sympy
 
     found = expression.doit()
@@ -235,7 +235,7 @@ def reply(question: list[Any]) -> dict[str, Any]:
 
 def main() -> None:
     memory_mb, parent = (int(argument) for argument in sys.argv[1:3])
-    # Whatever a library prints goes nowhere; the answers have a descriptor of their own.
+    # A library's printing is discarded; the answers have a descriptor of their own.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:

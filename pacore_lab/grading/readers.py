@@ -1,7 +1,8 @@
 """Killable processes that read model text as mathematics, each with a hard limit on time and memory.
 
-Plain subprocesses rather than multiprocessing: a spawned or forkserver child imports the user's `__main__` again, which
-may load torch (seconds, and more address space than the memory limit) or lack an `if __name__ == "__main__"` guard.
+These are plain subprocesses rather than multiprocessing. A spawned or forkserver child imports the user's `__main__`
+again, which may load torch (seconds, and more address space than the memory limit) or lack an
+`if __name__ == "__main__"` guard.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from typing import Any
 from pacore_lab.grading.cache import Cache, Question
 
 START_TIMEOUT = 120.0
-"""Seconds for a worker to import math-verify on a busy machine; not part of a grading's time."""
+"""Seconds for a worker to import math-verify on a busy machine; not counted in a grading's time."""
 MAX_REMEMBERED = 100_000
 MAX_TIMEOUTS = 8
-"""So many questions of one batch may run out of time; those after them are not asked."""
+"""How many questions of one batch may time out; later questions are then not asked."""
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 
 
@@ -35,7 +36,7 @@ class Ungraded(Exception):
 
 
 class TimedOut(Ungraded):
-    """No reply in time. Remembered, so that one hostile answer sampled 500 times costs its timeout once."""
+    """No reply in time. Remembered, so that a hostile answer sampled 500 times costs only one timeout."""
 
 
 class Failed(Ungraded):
@@ -43,11 +44,11 @@ class Failed(Ungraded):
 
 
 class Worker:
-    """One child process, used by one thread at a time; only `kill` may come from another."""
+    """One child process, used by one thread at a time; only `kill` may come from another thread."""
 
     def __init__(self, memory_mb: int) -> None:
-        # -P keeps this folder off the child's path; secrets in the environment are none of its business; a fixed
-        # hash seed gives sympy the same order of terms, hence the same verdict, in every run.
+        # -P keeps this folder off the child's path. The child gets no secrets from the environment. A fixed hash seed
+        # gives sympy the same order of terms, hence the same verdict, in every run.
         script = Path(__file__).with_name("reader_process.py")
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(script), str(memory_mb), str(os.getpid())],
@@ -71,7 +72,7 @@ class Worker:
         self._receive(START_TIMEOUT, "grader did not start within")
 
     def ask(self, questions: Sequence[Question]) -> None:
-        """Send questions, one `reply` each to come. Raises Ungraded; the worker is then of no more use."""
+        """Send questions; each gets one `reply`. Raises Ungraded, after which the worker is unusable."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(questions).encode() + b"\n")
@@ -80,16 +81,16 @@ class Worker:
             raise Failed("grader process died") from error
 
     def reply(self, timeout: float) -> Any:
-        """The next reply. Raises Ungraded; the worker is then of no more use."""
+        """The next reply. Raises Ungraded, after which the worker is unusable."""
         return self._receive(timeout, "grader timed out after")
 
     def kill(self) -> None:
-        """End the process at once and leave no zombie. A thread that waits in `reply` gets Ungraded."""
+        """End the process at once and leave no zombie. A thread waiting in `reply` gets Ungraded."""
         self._process.kill()
         self._process.wait()
 
     def discard(self) -> None:
-        """`kill`, and give back the pipes."""
+        """`kill`, and close the pipes."""
         self.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
@@ -131,10 +132,10 @@ class Pool:
         self._idle: list[Worker] = []
         self._started: set[Worker] = set()
         self._lock = threading.Lock()
-        self._replies: dict[Question, Any] = {}  # a TimedOut is remembered too, but never goes to disk
+        self._replies: dict[Question, Any] = {}  # also holds each TimedOut, which never goes to disk
 
     async def ask(self, questions: Sequence[Question]) -> list[Any]:
-        """The reply to each question, or the Ungraded that came instead. One round trip for each worker."""
+        """The reply to each question, or the Ungraded in its place. One round trip per worker."""
         if not questions:
             return []
         with self._lock:
@@ -149,13 +150,13 @@ class Pool:
         return [replies[question] for question in questions]
 
     def close(self) -> None:
-        """End every worker; what is being graded, or waits for it, becomes ungraded. A later `ask` starts afresh."""
+        """End every worker; answers being graded or waiting become ungraded. A later `ask` starts new workers."""
         with self._lock:
             executor, self._executor = self._executor, None
             for worker in self._started:
                 worker.kill()
         if executor is not None:
-            executor.shutdown()  # what still waits finds the pool closed
+            executor.shutdown()  # tasks still waiting find the pool closed
         self._idle.clear()
         for worker in tuple(self._started):
             self._drop(worker)
@@ -180,7 +181,7 @@ class Pool:
         return replies
 
     def _ask(self, questions: Sequence[Question]) -> dict[Question, Any]:
-        """Ask one worker after another: whoever kills one costs its own reply only."""
+        """Ask one worker after another: a question that kills a worker costs only its own reply."""
         replies: dict[Question, Any] = {}
         again: set[Question] = set()
         timeouts = 0
@@ -190,7 +191,7 @@ class Pool:
             try:
                 for question, reply in self._ask_one_worker(left):
                     replies[question] = reply
-            except Failed as error:  # perhaps through no fault of this question: killed while idle, others used memory
+            except Failed as error:  # perhaps not this question's fault: killed while idle, or others used the memory
                 culprit = next(question for question in left if question not in replies)
                 if culprit in again:
                     replies[culprit] = error
@@ -198,7 +199,7 @@ class Pool:
             except TimedOut as error:
                 replies[next(question for question in left if question not in replies)] = error
                 timeouts += 1
-            except Ungraded as error:  # no worker to be had
+            except Ungraded as error:  # no worker could be started
                 return replies | dict.fromkeys((q for q in left if q not in replies), error)
         return replies
 
@@ -223,7 +224,7 @@ class Pool:
                 new = not self._idle
                 try:
                     worker = Worker(self._memory_mb) if new else self._idle.pop()
-                except OSError as error:  # no memory, no free descriptor
+                except OSError as error:  # no memory, or no free descriptor
                     raise Ungraded(f"grader did not start: {error}") from error
                 self._started.add(worker)
             if new:
@@ -235,7 +236,7 @@ class Pool:
             worker.ready()
         except Ungraded as error:
             self._drop(worker)
-            raise Ungraded(str(error)) from error  # a slow start is no fault of the answer: not TimedOut
+            raise Ungraded(str(error)) from error  # not TimedOut: a slow start is not the answer's fault
         return worker
 
     def _drop(self, worker: Worker) -> None:

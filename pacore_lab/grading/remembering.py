@@ -1,4 +1,4 @@
-"""A grader that answers the same question once."""
+"""A grader that remembers its answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pacore_lab.types import Grade, Problem, Trajectory
 
 
 class Remembering:
-    """A grader that is asked the same thing once: policies on one store ask over and over."""
+    """Asks the wrapped grader each question once; strategies replayed from one store ask it over and over."""
 
     def __init__(self, grader: Grader) -> None:
         self._grader = grader

@@ -2,8 +2,8 @@
 
 The report draws A and B as uniform integers in [10^11, 10^13], combines them with one of +, -, * or a modular
 exponentiation modulo a fixed large prime, and puts the expression into a small set of hand-written templates; answers
-are integers. It names neither the prime nor the templates: the ones here are ours. The defaults are a smaller problem
-set, the sums of 3 to 5 digits that the tiny models have learned.
+are integers. It names neither the prime nor the templates, so the ones here are ours. The defaults give a smaller
+problem set: the sums of 3 to 5 digits that the tiny models have learned.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class Question(NamedTuple):
 
 
 def split_of(operation: str, a: int, b: int) -> Split:
-    """The split that (operation, A, B) belongs to, for ever; A + B and B + A share one, A * B and B * A too."""
+    """The permanent split of (operation, A, B). A + B and B + A share one, and so do A * B and B * A."""
     if operation in ("add", "mul"):
         a, b = sorted((a, b))
     digest = hashlib.sha256(f"{operation} {a} {b}".encode()).digest()
@@ -49,15 +49,15 @@ def split_of(operation: str, a: int, b: int) -> Split:
 class Arithmetic:
     """Arithmetic problems drawn from a seed; `load` gives `n` distinct ones.
 
-    operations: drawn uniformly from; repeat one to weigh it.
-    operands: inclusive range of A, and of B except where `factors` replaces it.
+    operations: each is drawn uniformly; repeat one to weight it.
+    operands: inclusive range of A, and of B unless `factors` replaces it.
     factors: inclusive range of B in "mul"; None uses `operands`, as the report does.
     modulus: the prime of "modexp".
     draw: "value" draws uniform integers, as the report does; "digits" draws the number of digits uniformly first, so
         that short operands are as frequent as long ones.
     templates: each holds {expression}; a literal brace is doubled, as in `str.format`.
     split: "train" and "test" never share an (operation, A, B), whatever the other arguments.
-    A larger `n` only appends: problems and ids of the smaller set stay. Raises ValueError for arguments out of range.
+    A larger `n` only appends: the smaller set keeps its problems and ids. Raises ValueError for arguments out of range.
     """
 
     n: int = 100
@@ -103,11 +103,11 @@ class Arithmetic:
                 raise ValueError(f"template {template!r} lacks {{expression}}")
 
     def load(self) -> list[Problem]:
-        """`n` problems; the answer is the integer in decimal. Raises ValueError when the ranges hold too few."""
+        """`n` problems; the answer is the integer in decimal. Raises ValueError if the ranges hold too few."""
         return [self._problem(question) for question in self.questions()]
 
     def questions(self) -> Iterator[Question]:
-        """The same draws before they become problems: what a training set is built from."""
+        """The same draws before they become problems, for building a training set."""
         rng = random.Random(f"arithmetic {self.seed}")
         seen: set[tuple[str, int, int]] = set()
         misses = 0

@@ -9,9 +9,9 @@ from pacore_lab.types import ChatMessage, Problem
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """One problem, id "ask". `answer`: its ground truth; None runs it ungraded.
+    """One problem, id "ask". answer: its ground truth; None runs it ungraded.
 
-    Numbers are taken as their text, since that is what a command line makes of `problems.answer=42`.
+    A number counts as its text, because a command line turns `problems.answer=42` into a number.
     Raises ValueError for an empty question.
     """
 

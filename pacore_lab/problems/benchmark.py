@@ -1,4 +1,4 @@
-"""What the published problem sets have in common: a pinned revision or a local copy, checked columns, unique ids."""
+"""What the published problem sets share: a pinned revision or a local copy, checked columns, unique ids."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _ROLES = ("system", "developer", "user", "assistant")
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(ABC):
-    """A published set.
+    """A published problem set.
 
     path: a local copy of the same shape, for machines without a network: a .parquet, .jsonl, .json or .csv file, or a
-    folder of them; None takes the set from where it is published.
-    revision: the commit to take there; without effect where `path` is given.
-    origin: what was read, valid after `load`: id and commit, or the path and a digest of its files.
+    folder of them; None reads the published set.
+    revision: the published set's commit; ignored if `path` is given.
+    origin: the data that was read, set by `load`: id and commit, or the path and a digest of its files.
     """
 
     path: str | None = None
     revision: str | None = None
     origin: str = field(init=False, default="", compare=False, repr=False)
     columns: ClassVar[tuple[str, ...]]
-    """Those that are read; others may be there."""
+    """The columns that are read; the data may have others."""
     lazy: ClassVar[tuple[str, ...]] = ()
-    """Those of `columns` that are read when a grader asks."""
+    """Those of `columns` that are read only when a grader needs them."""
 
     def __post_init__(self) -> None:
         if self.path is not None and (not isinstance(self.path, str) or not self.path):
@@ -48,10 +48,10 @@ class Benchmark(ABC):
 
     @abstractmethod
     def problem(self, row: Row) -> Problem | None:
-        """The problem of a row, None for a row that is no part of the set. Raises DataError."""
+        """The problem of a row, None for a row that is not part of the set. Raises DataError."""
 
     def load(self) -> list[Problem]:
-        """All problems, ids unique. Raises DataError, one line: the file and row or the id, and what is wrong there."""
+        """All problems, with unique ids. Raises DataError, one line: the file and row, or the id, and what is wrong."""
         table = open_table(self.source, needed=self.columns, path=self.path, revision=self.revision)
         problems: list[Problem] = []
         first: dict[str, str] = {}
@@ -62,7 +62,7 @@ class Benchmark(ABC):
             if problem is None:
                 continue
             if problem.id in first:
-                row.refuse(f"id {problem.id!r} is used at {first[problem.id]} already; each problem needs its own")
+                row.refuse(f"id {problem.id!r} is already used at {first[problem.id]}; each problem needs its own")
             first[problem.id] = row.where
             problems.append(problem)
         if not problems:
@@ -76,7 +76,7 @@ class Benchmark(ABC):
 
 
 def conversation(row: Row, column: str) -> Prompt:
-    """Turns from a list of {role, content}, or from the two lists that `datasets` made of it before version 4."""
+    """Turns from a list of {role, content}, or from the two lists that `datasets` before version 4 made of it."""
     turns = row.json(column)
     if isinstance(turns, dict) and {"role", "content"} <= set(turns):
         pairs = zip(turns["role"], turns["content"], strict=False)
@@ -94,6 +94,6 @@ def conversation(row: Row, column: str) -> Prompt:
 
 
 def user(text: str, system: str | None = None) -> Prompt:
-    """A single question, after a system turn where there is one."""
+    """A single question, after a system turn if there is one."""
     turns: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     return tuple(cast(list[ChatMessage], [*turns, {"role": "user", "content": text}]))

@@ -1,8 +1,8 @@
 """Contest mathematics with final answers: AIME, HMMT and Apex as MathArena publishes them, and IMO-AnswerBench.
 
 The report does not print its prompts for these sets. The instructions for the first three are MathArena's
-(github.com/eth-sri/matharena, configs/competitions), put before the problem as there; IMO-AnswerBench comes without one
-and gets the same.
+(github.com/eth-sri/matharena, configs/competitions), placed before the problem as MathArena does. IMO-AnswerBench has
+no instruction of its own and gets the same one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AIME = BOXED + "\nThe answer is an integer between 0 and 999 inclusive."
 
 @dataclass(frozen=True, kw_only=True)
 class _Contest(Benchmark):
-    """instruction: stands before the problem, an empty line between them; "" leaves the problem alone."""
+    """instruction: precedes the problem, after it an empty line; "" sends the problem alone."""
 
     instruction: str = BOXED
 
@@ -34,7 +34,7 @@ class AIME2025(_Contest):
     """American Invitational Mathematics Examination 2025, I and II: 30 problems, answers 0 to 999.
 
     Source: MathArena/aime_2025 on the hub, split train; CC BY-NC-SA 4.0. Columns: problem_idx, problem, answer.
-    Revision: the commit that several public evaluation projects pin; it was not fetched by us.
+    Revision: the commit that several public evaluation projects pin; we did not fetch it.
     """
 
     revision: str | None = "c94da77eb22bbd6439e62a323bec18493a421302"
@@ -58,8 +58,8 @@ class HMMTFeb2025(_Contest):
     """Harvard-MIT Mathematics Tournament, February 2025: 30 problems, answers in LaTeX.
 
     Source: MathArena/hmmt_feb_2025 on the hub, split train; CC BY-NC-SA 4.0. Columns: problem_idx, problem, answer,
-    problem_type (a list, joined to the group). Revision: the commit that OpenCompass and scitix/sieval pin; it was not
-    fetched by us.
+    problem_type (a list, joined to the group). Revision: the commit that OpenCompass and scitix/sieval pin; we did not
+    fetch it.
     """
 
     revision: str | None = "6fdc4277120810ff75aa22d2d5489b91f7a262a1"
@@ -81,11 +81,11 @@ class HMMTFeb2025(_Contest):
 
 @dataclass(frozen=True, kw_only=True)
 class Apex2025(_Contest):
-    """MathArena Apex 2025, problems of that year's contests that models fail: 12 now, 9 at release.
+    """MathArena Apex 2025: problems from that year's contests that models fail; 12 now, 9 at release.
 
     Source: MathArena/apex_2025 on the hub, split train; CC BY-NC-SA 4.0. Columns: problem_idx, problem, answer, source
-    (the contest: the group). Revision: the commit that NVIDIA's NeMo Gym and scitix/sieval pin, with 12 problems; it
-    was not fetched by us. The report does not say which of the two it used.
+    (the contest, which is the group). Revision: the commit that NVIDIA's NeMo Gym and scitix/sieval pin, with 12
+    problems; we did not fetch it. The report does not say which of the two versions it used.
     """
 
     revision: str | None = "ac8a641db12cc87be39e61ea89f2e04c80c5f2e7"
@@ -106,12 +106,12 @@ class Apex2025(_Contest):
 
 @dataclass(frozen=True, kw_only=True)
 class IMOAnswerBench(_Contest):
-    """IMO-AnswerBench: 400 problems of olympiad level with short answers, 100 of each category.
+    """IMO-AnswerBench: 400 olympiad problems with short answers, 100 in each category.
 
     Source: imobench/answerbench.csv of github.com/google-deepmind/superhuman, where it is published; CC BY 4.0.
     Columns: Problem ID, Problem, Short Answer, Category (the group), Subcategory, Source; the last two are not read.
-    version: 1 is the file of October 2025, which is what the report of January 2026 can have used; 2 is
-    answerbench_v2.csv of 12 February 2026, in which the authors mended 29 of the problems or answers.
+    version: 1 is the file of October 2025, the only one that the report of January 2026 can have used; 2 is
+    answerbench_v2.csv of 12 February 2026, in which the authors corrected 29 problems or answers.
     Revision: the commit of 12 February 2026, checked in a clone; it holds both files.
     """
 

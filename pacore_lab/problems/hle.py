@@ -1,4 +1,4 @@
-"""Humanity's Last Exam (arXiv 2501.14249), the questions without an image."""
+"""Humanity's Last Exam (arXiv 2501.14249): the questions without an image."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SYSTEM = (
 class HLEText(Benchmark):
     """HLE, text only: 2158 of 2500 questions.
 
-    system: the benchmark's response format, which its judge expects; the report does not print its own. None leaves the
-    turn out.
-    Source: cais/hle on the hub, split test; MIT, gated: its terms are to be accepted there, and the data are not to be
-    published in plain text. Columns: id, question, image (rows with one are left out), answer, answer_type, category
-    (the group), raw_subject; the last two and answer_type are in the reference. rationale is not read.
-    Revision: the commit that AllenAI's olmo-eval and scitix/sieval pin; it was not fetched by us.
+    system: the benchmark's response format, which its judge expects; the report does not print its own. None omits the
+    turn.
+    Source: cais/hle on the hub, split test; MIT, gated: accept its terms there, and do not publish the data in plain
+    text. Columns: id, question, image (rows with one are left out), answer, answer_type, category (the group),
+    raw_subject; the last two and answer_type are in the reference. rationale is not read.
+    Revision: the commit that AllenAI's olmo-eval and scitix/sieval pin; we did not fetch it.
     """
 
     revision: str | None = "5a81a4c7271a2a2a312b9a690f0c2fde837e4c29"

@@ -16,14 +16,14 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 @dataclass(frozen=True, kw_only=True)
 class JSONL:
-    """One problem per line of `path` (UTF-8), blank lines skipped, other keys ignored. Two formats, freely mixed:
+    """One problem per line of `path` (UTF-8); blank lines and other keys are ignored. Two formats can be mixed freely:
 
     - the published client's (github.com/stepfun-ai/PaCoRe): `messages`, optionally `id` and
-      `ground_truth: {"answer": ...}`; the turns are kept as they are, keys this lab does not know included;
+      `ground_truth: {"answer": ...}`; turns are kept as they are, including keys this lab does not know;
     - plain: `question`, optionally `answer` and `id`.
 
-    A line without `id` becomes "req_{n}", n counting problems from 0, as in the published client. An answer is text or
-    a number; without one, or with null or "", the problem is run ungraded.
+    A line without `id` becomes "req_{n}", where n counts problems from 0, as in the published client. An answer is text
+    or a number. If it is missing, null or "", the problem runs ungraded.
     """
 
     path: str
@@ -33,14 +33,14 @@ class JSONL:
             raise ValueError(f"problems.path is {self.path!r}; name a file of JSON lines")
 
     def load(self) -> list[Problem]:
-        """All problems, ids unique. Raises DataError: `path:line: what is wrong; how to mend it`."""
+        """All problems, with unique ids. Raises DataError: `path:line: what is wrong; how to fix it`."""
         problems: list[Problem] = []
         line_of: dict[str, int] = {}
         for number, line in self._lines():
             problem = self._problem(number, line, f"req_{len(problems)}")
             first = line_of.setdefault(problem.id, number)
             if first != number:
-                self._refuse(number, f'id "{problem.id}" is used on line {first} already; make it unique')
+                self._refuse(number, f'id "{problem.id}" is already used on line {first}; make it unique')
             problems.append(problem)
         if not problems:
             raise DataError(f'{self.path}: holds no problems; write one per line, e.g. {{"question": "1 + 1 = ?"}}')
@@ -99,7 +99,7 @@ class JSONL:
         if name is None:
             return default
         if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
-            self._refuse(number, "id is neither a text nor an integer; mend it, or leave it out")
+            self._refuse(number, "id is neither a text nor an integer; correct it, or leave it out")
         return str(name)
 
     def _answer(self, number: int, line: str, key: str, answer: Any) -> str | None:

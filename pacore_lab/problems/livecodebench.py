@@ -1,4 +1,4 @@
-"""LiveCodeBench code generation (arXiv 2403.07974): contest problems with tests, by date of the contest."""
+"""LiveCodeBench code generation (arXiv 2403.07974): contest problems with tests, selected by contest date."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _WITH_STDIN = (
 class PackedTests(Mapping[str, Any]):
     """A problem's reference: `tests`, public ones first, as {"input", "output", "testtype"}, and `fn_name` or None.
 
-    They are unpacked each time `tests` is read and not kept: of the whole set they are gigabytes. Reading them raises
-    ValueError, naming the row, where they cannot be unpacked. `digest` is of the packed texts.
+    The tests are unpacked on every read of `tests` and not kept, since the whole set's tests are gigabytes. Reading
+    them raises ValueError, naming the row, if they cannot be unpacked. `digest` is that of the packed texts.
     """
 
     def __init__(self, row: Row, fn_name: str | None) -> None:
@@ -52,7 +52,7 @@ class PackedTests(Mapping[str, Any]):
             return [case for packed in self._packed() for case in cases_of(packed)]
         except ValueError as error:
             raise ValueError(f"{self._row.where}: {error}") from None
-        except DataError as error:  # a grader knows faults of tests as ValueError, and this names its row already
+        except DataError as error:  # graders expect ValueError for bad tests; this already names its row
             raise ValueError(str(error)) from None
 
     def __iter__(self) -> Iterator[str]:
@@ -83,13 +83,13 @@ class LiveCodeBench(Benchmark):
     """LiveCodeBench, contests from `start` to `end`, both days included.
 
     The default is the report's window 2408-2505: 1 August 2024 to 31 May 2025, 454 of the 1055 problems of release 6
-    (the count is that of NVIDIA's NeMo Skills). The prompt is the benchmark's generic one with its system turn; the
-    report does not print its own. system: None leaves that turn out.
-    Source: livecodebench/code_generation_lite on the hub, test*.jsonl, which together are release_v6, 4.5 GB; CC, the
-    card names no variant. Columns: question_id, question_content, contest_date, starter_code, difficulty (the group),
+    (the count is from NVIDIA's NeMo Skills). The prompt is the benchmark's generic one with its system turn; the report
+    does not print its own. system: None omits that turn.
+    Source: livecodebench/code_generation_lite on the hub, test*.jsonl, which together are release_v6, 4.5 GB; CC, with
+    no variant on the card. Columns: question_id, question_content, contest_date, starter_code, difficulty (the group),
     public_test_cases, private_test_cases, metadata; question_title, platform and contest_id are not read.
-    lighteval/code_generation_lite, config release_v6, has the same rows as parquet: a copy of it will do for `path`.
-    Revision: the commit that scitix/sieval and others pin; it was not fetched by us.
+    lighteval/code_generation_lite, config release_v6, has the same rows as parquet: a copy of it works as `path`.
+    Revision: the commit that scitix/sieval and others pin; we did not fetch it.
     """
 
     revision: str | None = "0fe84c3912ea0c4d4a78037083943e8f0c4dd505"
@@ -112,7 +112,7 @@ class LiveCodeBench(Benchmark):
         super().__post_init__()
         start, end = self._window
         if start > end:
-            raise ValueError(f"problems.start is {self.start}, after problems.end, {self.end}; exchange them")
+            raise ValueError(f"problems.start is {self.start}, after problems.end, {self.end}; swap them")
 
     @property
     def source(self) -> Source:
@@ -132,7 +132,7 @@ class LiveCodeBench(Benchmark):
     def none_of(self, rows: int) -> str:
         if not rows:
             return super().none_of(rows)
-        return f"no contest of its {rows} rows is from {self.start} to {self.end}; set problems.start and problems.end"
+        return f"none of its {rows} rows is from {self.start} to {self.end}; set problems.start and problems.end"
 
     @property
     def _window(self) -> tuple[datetime.date, datetime.date]:
@@ -169,7 +169,7 @@ def _contest_day(row: Row) -> datetime.date:
     try:
         return datetime.datetime.fromisoformat(value).date()
     except (TypeError, ValueError):
-        row.refuse(f"contest_date is {value!r}; a date like 2024-08-01T00:00:00 is needed")
+        row.refuse(f"contest_date is {value!r}; give a date like 2024-08-01T00:00:00")
 
 
 def _day(key: str, text: str) -> datetime.date:

@@ -1,4 +1,4 @@
-"""MultiChallenge (arXiv 2501.17399): the last answer of a conversation, judged by one question each."""
+"""MultiChallenge (arXiv 2501.17399): the last answer of a conversation, judged by one question per conversation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class MultiChallenge(Benchmark):
 
     Source: ScaleAI/MultiChallenge on the hub, split test; CC BY 4.0. Columns: question_id, axis (the group),
     conversation, target_question, pass_criteria ("YES" or "NO"); reference: axis, question, pass_criteria.
-    Revision: the commit that brought the data file, as recorded in a public review of the set in September 2026; the
-    authors revised about 54 tasks in 2026, so that the report may have used other texts. It was not fetched by us.
+    Revision: the commit that added the data file, as recorded in a public review of the set in September 2026. The
+    authors revised about 54 tasks in 2026, so the report may have used other texts. We did not fetch it.
     """
 
     revision: str | None = "9d9e0fd9ef535fb71df41740b2e9e6bdb0aa7ac3"
@@ -31,7 +31,7 @@ class MultiChallenge(Benchmark):
     def problem(self, row: Row) -> Problem:
         criteria = row.text("pass_criteria")
         if criteria.upper() not in ("YES", "NO"):
-            row.refuse(f"pass_criteria is {criteria[:40]!r}; YES or NO is needed")
+            row.refuse(f"pass_criteria is {criteria[:40]!r}; give YES or NO")
         return Problem(
             id=row.text("question_id"),
             messages=conversation(row, "conversation"),

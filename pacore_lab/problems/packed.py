@@ -1,4 +1,4 @@
-"""LiveCodeBench's test cases: JSON text, or base64 of zlib of a pickle of JSON text. They are data from strangers."""
+"""LiveCodeBench's test cases: JSON text, or base64 of zlib of a pickle of JSON text. The data are untrusted."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import zlib
 from typing import Any, NoReturn
 
 LIMIT = 2**30
-"""Bytes that one problem's tests may take unpacked; the largest of the set take about a tenth."""
+"""Bytes that one problem's tests may take unpacked; the largest in the set take about a tenth of that."""
 
-# What Python writes for one text. No other opcode is needed, so that hostile ones (calls, huge memos) never start.
+# The opcodes Python writes for one text. Allowing no others keeps hostile ones (calls, huge memos) from running.
 _TEXT_ONLY = frozenset({"PROTO", "FRAME", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINPUT", "MEMOIZE", "STOP"})
 
 
 def cases_of(text: str, limit: int = LIMIT) -> list[dict[str, str]]:
-    """[{"input", "output", "testtype"}, ...] of a column of test cases; testtype is "stdin" or "functional".
+    """[{"input", "output", "testtype"}, ...] from a column of test cases; testtype is "stdin" or "functional".
 
-    Raises ValueError, one line, for what is no such thing or larger than `limit` bytes unpacked.
+    Raises ValueError, one line, for anything else and for more than `limit` bytes unpacked.
     """
     cases = _json(text if text.lstrip().startswith("[") else unpack(text, limit))
     if not isinstance(cases, list):
@@ -34,7 +34,7 @@ def cases_of(text: str, limit: int = LIMIT) -> list[dict[str, str]]:
 
 
 def unpack(text: str, limit: int = LIMIT) -> str:
-    """The text inside base64, zlib and pickle. Raises ValueError where a layer is broken, hostile or too large."""
+    """The text inside base64, zlib and pickle. Raises ValueError if a layer is broken, hostile or too large."""
     try:
         compressed = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -47,7 +47,7 @@ def unpack(text: str, limit: int = LIMIT) -> str:
     if stream.unconsumed_tail:
         raise ValueError(f"the tests are larger than {limit} bytes unpacked")
     if not stream.eof:
-        raise ValueError("the tests are cut: zlib data without its end")
+        raise ValueError("the tests are cut off: the zlib data has no end")
     return _unpickled(data)
 
 
@@ -55,9 +55,9 @@ def _unpickled(data: bytes) -> str:
     try:
         for opcode, _, _ in pickletools.genops(data):
             if opcode.name not in _TEXT_ONLY:
-                raise pickle.UnpicklingError(f"it holds {opcode.name}, a text does not")
+                raise pickle.UnpicklingError(f"it holds {opcode.name}, which a text does not")
         value = _NoGlobals(io.BytesIO(data)).load()
-    except Exception as error:  # a broken pickle raises nearly anything
+    except Exception as error:  # a broken pickle can raise nearly anything
         raise ValueError(f"the tests are not the pickle of a text ({error})") from None
     if not isinstance(value, str):
         raise ValueError(f"the tests are the pickle of a {type(value).__name__}, not of a text")

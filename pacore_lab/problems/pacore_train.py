@@ -1,4 +1,4 @@
-"""PaCoRe-Train-8k, the problems the paper trained on (arXiv 2601.05593, section 2.2)."""
+"""PaCoRe-Train-8k: the problems the paper trained on (arXiv 2601.05593, section 2.2)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pacore_lab.types import Problem
 class PaCoReTrain8k(Benchmark):
     """The training problems of `stage` 1 (about 3,000) or 2 (about 5,000): mathematics and code.
 
-    Source: stepfun-ai/PaCoRe-Train-8k on the hub, folder stage1 or stage2; its card was not at hand, so look up the
+    Source: stepfun-ai/PaCoRe-Train-8k on the hub, folder stage1 or stage2. We could not see its card; look up the
     licence there. Columns: conversation, ground_truth; responses (the cached messages) is not read. A ground truth that
-    is text or a number, or {"answer": ...}, becomes the answer; {"inputs": [...], "outputs": [...], "fn_name": ...} or
-    a list of {"input", "output"} becomes the reference's tests; each may come as JSON text. How the tests of the code
-    problems are really written was not to be seen: what is none of these is refused by its row.
-    Revision: no commit is known to us, so that one has to be given.
+    is text or a number, or {"answer": ...}, becomes the answer. {"inputs": [...], "outputs": [...], "fn_name": ...} or
+    a list of {"input", "output"} becomes the reference's tests. Each may be given as JSON text. We could not see how
+    the set really writes the tests of its code problems: a row in any other format is refused.
+    Revision: we know of no commit, so one has to be given.
     """
 
     stage: int = 1
@@ -56,7 +56,7 @@ def truth(row: Row) -> tuple[str | None, Mapping[str, Any]]:
         try:
             parsed = json.loads(value)
         except (ValueError, RecursionError):
-            parsed = None  # \{1, 2\} and the like: an answer
+            parsed = None  # an answer such as \{1, 2\}
         if isinstance(parsed, dict) or (isinstance(parsed, list) and any(isinstance(each, dict) for each in parsed)):
             value = parsed
     if isinstance(value, dict) and value.get("answer") is not None:
@@ -75,7 +75,7 @@ def _tests(row: Row, value: Any) -> Mapping[str, Any]:
         fn_name = value.get("fn_name")
         inputs, outputs = value.get("inputs"), value.get("outputs")
         if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
-            row.refuse("ground_truth is neither an answer nor inputs and outputs of the same number")
+            row.refuse("ground_truth is neither an answer nor equally many inputs and outputs")
         value = [{"input": given, "output": wanted} for given, wanted in zip(inputs, outputs, strict=True)]
     if not value or not all(isinstance(each, dict) and {"input", "output"} <= set(each) for each in value):
         row.refuse("ground_truth holds no tests with input and output")

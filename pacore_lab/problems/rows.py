@@ -1,7 +1,7 @@
-"""Files of rows, each read through Hugging Face's `datasets`, values as written.
+"""Files of rows, each read through Hugging Face's `datasets`, with values as written.
 
-`datasets` guesses the types of JSON and CSV, so that 007 becomes 7 and 3.10 becomes 3.1: those files are read as text
-and parsed here. Parquet brings its types along. Nothing that came with the data is ever executed.
+`datasets` guesses the types in JSON and CSV, which turns 007 into 7 and 3.10 into 3.1, so those files are read as text
+and parsed here. Parquet states its types. Nothing in the data is ever executed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KINDS = (".parquet", ".jsonl", ".json", ".csv")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The values of one row by column; `where` names it in errors, `number` counts the table's rows from 0."""
+    """The values of one row by column. where: names the row in errors. number: counts the table's rows from 0."""
 
     number: int
     where: str
@@ -35,20 +35,20 @@ class Row:
         return self.values[column]
 
     def later(self, column: str) -> Any:
-        """A value that was not read with the row, read now: for columns of megabytes."""
+        """A value that was not read with the row, read now: for columns of many megabytes."""
         return self.part.read(self.index, [column])[column]
 
     def text(self, column: str) -> str:
-        """Text or a whole number, as text. Raises DataError for anything else, and for an empty one."""
+        """Text or a whole number, as text. Raises DataError for any other value and for empty text."""
         value = self[column]
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            self.refuse(f"{column} is {_short(value)}; a text that is not empty is needed")
+            self.refuse(f"{column} is {_short(value)}; give a text that is not empty")
         if not encodable(str(value)):
             self.refuse(f"{column} holds half of a surrogate pair; write the whole character")
         return str(value)
 
     def json(self, column: str) -> Any:
-        """The value, parsed where it is JSON text: nested columns arrive so from CSV."""
+        """The value, parsed if it is JSON text: CSV delivers nested columns as JSON."""
         value = self[column]
         if not isinstance(value, str):
             return value
@@ -62,7 +62,7 @@ class Row:
 
 
 class Part:
-    """One file. `columns`: None where each row brings its own."""
+    """One file. columns: None if each row has its own."""
 
     columns: Sequence[str] | None
 
@@ -74,7 +74,7 @@ class Part:
 
     @abstractmethod
     def _read(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
-        """Raises ValueError for what cannot be read."""
+        """Raises ValueError for a value that cannot be read."""
 
     def where(self, index: int) -> str:
         return f"{self.name}: row {index + 1}"
@@ -107,7 +107,7 @@ class _Parquet(Part):
 
 
 class _Lines(Part):
-    """JSON lines; blank ones are skipped."""
+    """JSON lines; blank lines are skipped."""
 
     columns = None
 
@@ -134,7 +134,7 @@ class Document(Part):
         text = _load("text", name, location, sample_by="document").data.column("text")[0].as_py().lstrip("\ufeff")
         self.columns: Sequence[str] | None = None
         if name.endswith(".csv"):
-            csv.field_size_limit(2**31 - 1)  # tests of a problem are larger than the module's 128 KiB
+            csv.field_size_limit(2**31 - 1)  # a problem's tests exceed the module's 128 KiB
             try:
                 reader = csv.DictReader(io.StringIO(text, newline=""))
                 self._records: list[Any] = list(reader)
@@ -148,9 +148,7 @@ class Document(Part):
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{name}: not JSON ({reason(error)}); one object per line belongs in .jsonl") from None
             if not isinstance(records, list):
-                raise DataError(
-                    f"{name}: holds no JSON list; write [{{...}}, {{...}}], or one object per line in .jsonl"
-                )
+                raise DataError(f"{name}: not a JSON list; write [{{...}}, {{...}}], or one object per line in .jsonl")
             self._records = records
 
     def indices(self) -> Iterator[int]:
@@ -185,9 +183,9 @@ def _load(builder: str, name: str, location: str, **options: Any) -> Any:
             download_config=datasets.DownloadConfig(max_retries=0),
             **options,
         )
-    except Exception as error:  # those of pyarrow, fsspec and the disk besides its own
+    except Exception as error:  # its own, or from pyarrow, fsspec or the disk
         remedy = "check the network and problems.revision, or give a local copy: problems.path=FILE"
-        remedy = remedy if "://" in name else "mend the file, or give another copy as problems.path"
+        remedy = remedy if "://" in name else "repair the file, or give another copy as problems.path"
         raise DataError(f"{name}: cannot be read ({reason(error)}); {remedy}") from None
 
 
@@ -205,7 +203,7 @@ def _pick(record: Any, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what was at the bottom of it."""
+    """The first line of the root cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     line = (str(error).strip().splitlines() or [""])[0]

@@ -1,12 +1,12 @@
-"""Search for the number that a generator started from: each has to be tried, and a trajectory has room for a few.
+"""Search for the number a generator started from: each candidate has to be tried, and a trajectory has room for few.
 
-A family on which coordination can help where sharpening cannot. Candidates lie in boxes; a trajectory of the tiny
-models has room to try those of one box, and so finds the right one in one case of `boxes`, however good its arithmetic.
-Messages say which box was tried and what was found: a later round can check a claim, or try a box that nobody has
-tried, while the guesses of those who found nothing scatter, which makes a vote weak. The difficulty is `boxes`.
+In this family coordination can help where sharpening cannot. Candidates lie in boxes. A trajectory of the tiny models
+has room to try one box, so it finds the right candidate in one case of `boxes`, however good its arithmetic. A message
+says which box was tried and what was found, so a later round can check a claim or try an untried box. The guesses of
+unsuccessful trajectories scatter, which makes a vote weak. The difficulty is `boxes`.
 
-The last digit of a cube makes the rule one to one: two numbers never end alike, so every candidate is as likely as any
-other. (It also lets a solver run the generator backwards, which the tiny models are not taught.)
+The last digit of a cube makes the rule one to one: two numbers never end alike, so every candidate is equally likely.
+(It also lets a solver run the generator backwards, which the tiny models are not taught.)
 """
 
 import hashlib
@@ -30,7 +30,7 @@ CONSTANTS = (1, 3, 7)
 
 
 class Hunt(NamedTuple):
-    """One drawn problem before it becomes a `Problem`: `answer` is the one candidate from which it gets to `ending`."""
+    """One drawn problem before it becomes a `Problem`. answer: the one candidate that leads to `ending`."""
 
     constant: int
     steps: int
@@ -45,7 +45,7 @@ class Hunt(NamedTuple):
 
 
 def generate(start: int, constant: int, steps: int) -> list[str]:
-    """The `steps` numbers that follow, of two digits each, e.g. `generate(44, 0, 3) == ["48", "82", "24"]`."""
+    """The next `steps` numbers, of two digits each, e.g. `generate(44, 0, 3) == ["48", "82", "24"]`."""
     a, b = divmod(start, 10)
     made = []
     for _ in range(steps):
@@ -55,7 +55,7 @@ def generate(start: int, constant: int, steps: int) -> list[str]:
 
 
 def split_of(constant: int, steps: int, boxes: Sequence[Sequence[int]]) -> Split:
-    """The split that a generator with these candidates belongs to, for ever, however they are boxed."""
+    """The permanent split of a generator with these candidates, however they are boxed."""
     candidates = sorted(candidate for box in boxes for candidate in box)
     digest = hashlib.sha256(f"search {constant} {steps} {candidates}".encode()).digest()
     return "test" if int.from_bytes(digest[:8], "big") % TEST_SHARE == 0 else "train"
@@ -65,10 +65,10 @@ def split_of(constant: int, steps: int, boxes: Sequence[Sequence[int]]) -> Split
 class Search:
     """Searches drawn from a seed; `load` gives `n` distinct ones.
 
-    boxes, box: how many boxes, and candidates in each.
-    starts: inclusive range that candidates come from, two digits each. steps: of the generator, in one trial.
+    boxes, box: the number of boxes, and of candidates in each.
+    starts: inclusive range of the candidates, which have two digits each. steps: of the generator, in one trial.
     split: "train" and "test" never share a generator with its candidates, whatever the other arguments.
-    A larger `n` only appends: problems and ids of the smaller set stay. Raises ValueError for arguments out of range.
+    A larger `n` only appends: the smaller set keeps its problems and ids. Raises ValueError for arguments out of range.
     """
 
     n: int = 100
@@ -89,17 +89,17 @@ class Search:
         room = self.starts[1] - self.starts[0] + 1
         if self.boxes > len(LABELS) or self.boxes * self.box > room:
             raise ValueError(
-                f"boxes is {self.boxes} of {self.box} candidates; there are {room} numbers and {len(LABELS)} labels"
+                f"boxes is {self.boxes}, each of {self.box}; there are only {room} numbers and {len(LABELS)} labels"
             )
         if self.split not in ("train", "test"):
             raise ValueError(f"split is {self.split!r}; use 'train' or 'test'")
 
     def load(self) -> list[Problem]:
-        """`n` problems; the answer is the candidate in decimal. Raises ValueError where too few can be found."""
+        """`n` problems; the answer is the candidate in decimal. Raises ValueError if the ranges hold too few."""
         return [self._problem(hunt) for hunt in self.hunts()]
 
     def hunts(self) -> Iterator[Hunt]:
-        """The same draws before they become problems: what a training set is built from."""
+        """The same draws before they become problems, for building a training set."""
         rng = random.Random(f"search {self.seed}")
         seen: set[tuple[int, tuple[int, ...]]] = set()
         misses = 0

@@ -1,8 +1,8 @@
 """Tables of published data sets: from the hub, pinned to a commit, or from a local copy of the same shape.
 
-Files of the hub are fetched by commit and then read like local ones. `datasets.load_dataset` on a hub id would silently
-take the latest cached version, of whatever revision, when the hub or the revision is not there, and would try for 23
-seconds first.
+The hub's files are fetched by commit and then read like local ones. If the hub or the revision cannot be found,
+`datasets.load_dataset` on a hub id would first retry for 23 seconds, and then silently use the latest cached version,
+whatever its revision.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _TIMEOUT = 10.0  # seconds to wait for the hub's first answer
 class Source:
     """Where a set is published.
 
-    id: a data set of the hub, or a URL that holds {revision}.
-    files: which files of it, a glob over their paths; of a local folder those as well, where there are such.
-    count: how many they are on the hub, at least.
+    id: a data set on the hub, or a URL that holds {revision}.
+    files: which of its files to read, a glob over their paths. In a local folder, files that match are preferred.
+    count: the least number of such files on the hub.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """`origin` says what was read: id and commit, or the local path and a digest of its files."""
+    """origin: the data that was read: id and commit, or the local path and a digest of its files."""
 
     name: str
     origin: str
@@ -53,7 +53,7 @@ class Table:
 def open_table(source: Source, *, needed: Sequence[str], path: str | None, revision: str | None) -> Table:
     """The table of `source` at `revision`, or of its local copy at `path`: a file, or a folder of files.
 
-    needed: columns. Raises DataError: one line with the file or id, what is wrong and how to mend it.
+    needed: columns. Raises DataError, one line: the file or id, what is wrong and how to fix it.
     """
     if path is not None:
         root = Path(path).expanduser()
@@ -71,7 +71,7 @@ def open_table(source: Source, *, needed: Sequence[str], path: str | None, revis
 
 
 def _snapshot(source: Source, revision: str) -> Path:
-    """The folder in the hub's cache that holds the files of this revision; its name is the commit."""
+    """The folder in the hub's cache with the files of this revision; its name is the commit."""
     from huggingface_hub import HfApi, snapshot_download
 
     wanted: dict[str, Any] = {
@@ -80,9 +80,9 @@ def _snapshot(source: Source, revision: str) -> Path:
         "allow_patterns": [source.files, f"*/{source.files}"],
     }
     try:
-        # One question first: it fails at once without a network, where a download tries on for 23 seconds.
+        # Ask once first: this fails at once without a network, where a download would retry for 23 seconds.
         commit = HfApi().dataset_info(source.id, revision=revision, timeout=_TIMEOUT).sha
-    except Exception as error:  # the hub's, of HTTP and of the disk: some thirty kinds
+    except Exception as error:  # some thirty kinds, from the hub, HTTP and the disk
         with contextlib.suppress(Exception):
             folder = Path(snapshot_download(revision=revision, local_files_only=True, **wanted))
             return _whole(source, folder)
@@ -95,7 +95,7 @@ def _snapshot(source: Source, revision: str) -> Path:
 
 
 def _whole(source: Source, folder: Path) -> Path:
-    """A download that was cut short leaves fewer files in the cache, which do not look it."""
+    """`folder`, if it has all files: an interrupted download leaves fewer in the cache. Raises FileNotFoundError."""
     there = _matching(_data_files(folder), source.files)
     if len(there) < source.count:
         raise FileNotFoundError(f"{len(there)} of {source.count} files in {folder}")
@@ -104,14 +104,14 @@ def _whole(source: Source, folder: Path) -> Path:
 
 def _unreachable(source: Source, revision: str, error: Exception) -> DataError:
     return DataError(
-        f"{source.id} at revision {revision} cannot be had from the hub ({reason(error)}); "
+        f"{source.id} at revision {revision} cannot be fetched from the hub ({reason(error)}); "
         f"{_remedy(error)}, or give a local copy: problems.path=FOLDER"
     )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of the hub meanwhile; a model that is fetched later keeps its own."""
+    """Hide the hub's progress bars in the block; a model that is fetched later shows its own."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -140,7 +140,7 @@ def _remedy(error: Exception) -> str:
 
 
 def _files(root: Path, pattern: str) -> list[Path]:
-    """The data files below `root`, in order of their names: those that match the pattern, else all."""
+    """The data files below `root`, in order of name: those that match the pattern, else all."""
     if root.is_file():
         if root.suffix not in KINDS:
             raise DataError(f"{root}: not a {', '.join(KINDS)} file; set problems.path to one, or to a folder")
@@ -157,7 +157,7 @@ def _files(root: Path, pattern: str) -> list[Path]:
 
 
 def _data_files(root: Path) -> dict[str, Path]:
-    """By path below `root`, in order, nothing hidden."""
+    """The data files by path below `root`, in order, without hidden ones."""
     paths = {f"/{file.relative_to(root).as_posix()}": file for file in sorted(root.rglob("*")) if file.suffix in KINDS}
     return {name: file for name, file in paths.items() if "/." not in name and file.is_file()}
 

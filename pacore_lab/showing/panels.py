@@ -1,4 +1,4 @@
-"""Figures of several small plots in the house's style (`pacore_lab.showing.plots`), written as SVG or PNG."""
+"""Figures of several small plots in the lab's style (`pacore_lab.showing.plots`), written as SVG or PNG."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pacore_lab.showing.text import safe
 
 KINDS = (".png", ".svg")
 PANEL = (4.2, 2.9)
-"""Inches, width and height."""
+"""Width and height in inches."""
 
 
 def require_kind(to: Path) -> None:
-    """Raises ConfigError for a file that is neither .png nor .svg: before the work, not after it."""
+    """Check the file's ending before the work starts. Raises ConfigError if it is neither .png nor .svg."""
     if to.suffix not in KINDS:
         raise ConfigError(f"--to {to} is neither .png nor .svg; name a file that ends in one of them")
 
 
 def grid(titles: Sequence[str], x: str, ys: Sequence[str], columns: int = 2) -> tuple[Any, list[Any]]:
-    """A figure and its axes, one per title, all with x's label. ys: their labels."""
+    """A figure and its axes, one per title, all with the label `x`. ys: the y labels."""
     from matplotlib.figure import Figure
 
     columns = min(columns, len(titles))
@@ -48,7 +48,7 @@ def marker(place: int) -> str:
 
 
 def label(name: str) -> str:
-    """A name from outside as a legend shows it; one that starts with _ would be left out of it."""
+    """An external name as a legend entry; matplotlib would leave out a name that starts with _."""
     shown = safe(name)[:40]
     return f"\u200b{shown}" if shown.startswith("_") else shown
 
@@ -63,7 +63,7 @@ def bars(axes: Any, xs: Sequence[float], rows: Sequence[tuple[float, float, floa
 
 
 def places(axes: Any) -> None:
-    """For an x that is the place of a message."""
+    """Set up an x axis that counts messages."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("message, in the order shown")
@@ -71,7 +71,7 @@ def places(axes: Any) -> None:
 
 
 def legend(figure: Any, axes: Sequence[Any]) -> None:
-    """One legend for all panels: each name once, as it is first drawn."""
+    """One legend for all panels: each name once, in the style it is first drawn in."""
     named: dict[str, Any] = {}
     for each in axes:
         for handle, name in zip(*each.get_legend_handles_labels(), strict=True):
@@ -86,7 +86,7 @@ def legend(figure: Any, axes: Sequence[Any]) -> None:
 
 
 def save(figure: Any, to: Path) -> None:
-    """Raises ConfigError where it cannot be written."""
+    """Write the figure. Raises ConfigError if the file cannot be written."""
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         write(to, rendered(figure)[to.suffix.removeprefix(".")])

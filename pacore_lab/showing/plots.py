@@ -1,4 +1,4 @@
-"""Accuracy against a cost, as SVG for the page and PNG for a paper."""
+"""Accuracy against a cost, as SVG for the report and PNG for a paper."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 from pacore_lab.showing.text import safe
 
-INK = "#1c2025"  # the colour of text; becomes `currentColor` where the plot is inlined
+INK = "#1c2025"  # the colour of text; an inlined plot has `currentColor` instead
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe & Ito's colour-blind safe set
 MARKERS = "osD^vPX"
 MOST_LABELS = 4
-"""Methods named at their points; more of them get a legend."""
+"""Up to this many methods are named at their points; more get a legend."""
 AXES = {
     "ttc": "test-time compute (tokens per episode, log scale)",
-    "critical_path": "critical path (tokens per episode that wait for one another, log scale)",
+    "critical_path": "critical path (longest chain of tokens per episode, log scale)",
     "seconds": "wall-clock (seconds per episode, log scale)",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """A method: cost per episode, accuracy in [0, 1] with its 95 % interval."""
+    """A method: cost per episode, and accuracy in [0, 1] with its 95 % interval."""
 
     name: str
     cost: float
@@ -34,7 +34,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A family of methods, in ascending order of cost, with a band that holds the whole curve."""
+    """A family of methods, in ascending order of cost, with a band for the whole curve."""
 
     name: str
     cost: Sequence[float]
@@ -51,9 +51,9 @@ def draw(
     front: Sequence[Point] = (),
     whole: bool = True,
 ) -> dict[str, bytes]:
-    """The picture as "svg" and "png". cost: a key of `AXES`. front: points joined as a Pareto front.
+    """The plot as "svg" and "png". cost: a key of `AXES`. front: points joined as a Pareto front.
 
-    whole: show accuracies from 0 to 100 %, else what there is.
+    whole: show accuracies from 0 to 100 %, else only their range.
     """
     from matplotlib.figure import Figure
 
@@ -92,7 +92,7 @@ def _add_line(axes: Any, line: Line) -> None:
 
 
 def _label(axes: Any, xs: Sequence[float], place: int, point: Point) -> None:
-    """Neighbours are often close: labels go by turns above and below, and away from a near neighbour."""
+    """Neighbours are often close: labels alternate above and below, and lean away from a near neighbour."""
     x = xs[place]
     above = (len(xs) - place) % 2 == 1
     near_next = place + 1 < len(xs) and xs[place + 1] < 1.7 * x
@@ -126,7 +126,7 @@ def _style(axes: Any, cost: str, xs: Sequence[float], whole: bool) -> None:
 
 
 def framed(axes: Any, x: str, y: str) -> None:
-    """The look that all plots share, with the names of the axes."""
+    """The style that all plots share, with the labels of the axes."""
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.tick_params(which="both", colors=INK)
@@ -143,7 +143,7 @@ def rendered(figure: Any) -> dict[str, bytes]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     pictures = {}
-    # fonts stay text, which is small, searchable and scales; ids are the same for the same run
+    # fonts stay text, which is small, searchable and scalable; the same run gives the same ids
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pacore"}):
         for name, canvas, metadata in (
             ("svg", FigureCanvasSVG, dict.fromkeys(("Date", "Creator", "Format", "Type"))),

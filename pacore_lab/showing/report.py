@@ -1,6 +1,6 @@
-"""OUT/report.html, a page that stands alone: no script, no address outside itself, all model text escaped.
+"""OUT/report.html, a self-contained page: no scripts, no external addresses, all model text escaped.
 
-Beside it the plot of accuracy against test-time compute, as SVG and PNG for a paper.
+Beside it, the plot of accuracy against test-time compute, as SVG and as PNG for a paper.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from pacore_lab.showing.text import safe
 from pacore_lab.types import text_of
 
 EPISODES = 50
-"""Episodes shown, drawn evenly from all of them."""
+"""How many episodes are shown, drawn evenly from all of them."""
 CHARACTERS = 2_000
-"""Characters shown of a problem, a message, and either end of a response."""
+"""How many characters are shown of a problem, of a message, and of either end of a response."""
 MESSAGES = 32
-"""Messages shown per round."""
+"""How many messages are shown per round."""
 
 
 def write_report(out: Path, rows: Sequence[Row], meta: Mapping[str, Any], lines: Iterable[Line]) -> Path:
-    """Write report.html (its path is returned) and, where something was graded, accuracy_vs_ttc.svg and .png.
+    """Write report.html and return its path; if anything was graded, also write accuracy_vs_ttc.svg and .png.
 
     rows: from `analysis.summarise`. meta: "strategy", "model", "problems" (names), "config" (the resolved config as
-    text); every other entry, versions and seeds for instance, is listed with the settings. lines: of results.jsonl,
-    read once, in any order.
+    text); other entries, such as versions and seeds, are listed with the settings. lines: of results.jsonl, in any
+    order, read once.
     """
     tally, compacted, episodes = _read(lines)
     plot = None
@@ -58,7 +58,7 @@ def write_report(out: Path, rows: Sequence[Row], meta: Mapping[str, Any], lines:
         for name in ("svg", "png"):
             write(out / f"accuracy_vs_ttc.{name}", pictures[name])
         plot = _inlined(pictures["svg"].decode())
-    # finalize meets every value the template prints: nothing of a model's can be forgotten
+    # finalize sees every value the template prints, so no model text can slip through unescaped
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -88,14 +88,14 @@ def write_report(out: Path, rows: Sequence[Row], meta: Mapping[str, Any], lines:
 
 
 def point_of(row: Row) -> Point | None:
-    """A method in the plot, None where nothing was graded."""
+    """A method's point in the plot, None if nothing was graded."""
     if row.ttc is None or row.accuracy is None or row.low is None or row.high is None:
         return None
     return Point(name=row.method, cost=max(row.ttc, 1), accuracy=row.accuracy, low=row.low, high=row.high)
 
 
 def finding(rows: Sequence[Row]) -> str:
-    """The outcome in one honest sentence: against the vote where there is one, else against the single sample."""
+    """The outcome in one honest sentence: against the vote if there is one, else against the single sample."""
     ours = rows[-1]
     if ours.accuracy is None:
         return "No episode of this run was graded, so it says nothing about accuracy."
@@ -120,7 +120,7 @@ def _verdict(d: Difference) -> str:
 
 
 def clip(text: str, limit: int = CHARACTERS) -> str:
-    """At most `limit` characters: both ends, as conclusions stand last, and how much is missing between them."""
+    """At most `limit` characters from both ends, since conclusions come last, and a note of how many are missing."""
     if len(text) <= limit:
         return text
     half = limit // 2
@@ -128,7 +128,7 @@ def clip(text: str, limit: int = CHARACTERS) -> str:
 
 
 def _read(lines: Iterable[Line]) -> tuple[Tally, list[Compacted], list[dict[str, Any]]]:
-    """Everything counted, what messages kept, and the episodes to show: those whose names hash lowest, by problem."""
+    """All counts, how much messages kept, and the episodes to show: those whose names hash lowest, by problem."""
     tally, compactions = Tally(), Compactions()
     kept: list[tuple[int, int, dict[str, Any]]] = []
     for line in lines:
@@ -145,7 +145,7 @@ def _read(lines: Iterable[Line]) -> tuple[Tally, list[Compacted], list[dict[str,
 
 
 def _episode(line: Line) -> dict[str, Any]:
-    """What the page shows of an episode, cut to size at once: a line may be megabytes."""
+    """The part of an episode that the page shows, clipped at once because a line may be megabytes."""
     return {
         "id": line["request_id"],
         "repeat": line["repeat"],
@@ -164,10 +164,10 @@ def _episode(line: Line) -> dict[str, Any]:
 
 
 def _inlined(svg: str) -> Markup:
-    """The picture for the page: no prolog, no white ground, text in the page's colour."""
+    """The plot for the page: no prolog, no white background, text in the page's colour."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body)
     body = re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", body, count=2)
     body = body.replace(INK, "currentColor").replace("fill: #ffffff", "fill: none")
-    return Markup(body)  # names of methods are in it; matplotlib has escaped them
+    return Markup(body)  # contains names of methods, which matplotlib has escaped

@@ -1,4 +1,4 @@
-"""What a run shows in a terminal. Text that came from a model or a server is hostile: it passes `safe` first."""
+"""What a run shows in a terminal. Text from a model or a server is hostile: it goes through `safe` first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pacore_lab.showing.text import safe
 WINDOW = 30.0
 """Seconds over which tokens per second are averaged."""
 PLAIN_EVERY = 10.0
-"""Seconds between progress lines where there is no terminal to redraw."""
+"""Seconds between progress lines if there is no terminal to redraw."""
 
 
 def print_answer(text: str, console: Console | None = None) -> None:
@@ -31,7 +31,7 @@ def print_answer(text: str, console: Console | None = None) -> None:
 
 
 class Progress:
-    """A live bar while a run goes on; on anything but a terminal a plain line, at most every ten seconds.
+    """A live bar while a run is in progress; without a terminal, a plain line at most every ten seconds.
 
     ```python
     with Progress(total=120) as progress:
@@ -73,7 +73,7 @@ class Progress:
         failures: int = 0,
         retries: int = 0,
     ) -> None:
-        """Totals so far (not increments): episodes done, trajectories done, running and waiting, tokens generated."""
+        """Set totals so far, not increments: episodes done; trajectories done, running, waiting; tokens generated."""
         self._done, self._trajectories, self._running, self._waiting = done, trajectories, running, waiting
         self._failures, self._retries = failures, retries
         now = self._clock()
@@ -85,13 +85,13 @@ class Progress:
 
     @property
     def tokens_per_second(self) -> float:
-        """Over the last half minute; falls while nothing arrives."""
+        """The rate over the last half minute; falls while nothing arrives."""
         (since, before), (_, tokens) = self._window[0], self._window[-1]
         return (tokens - before) / max(self._clock() - since, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace so far; None until an episode is done."""
+        """The time left at the pace so far; None until an episode is done."""
         if not self._done:
             return None
         return (self._clock() - self._start) / self._done * (self.total - self._done)
@@ -126,7 +126,7 @@ def print_table(
     results: Path | None = None,
     console: Console | None = None,
 ) -> None:
-    """The outcome of a run: a row per method, what was drawn and what failed, differences in words, where it lies."""
+    """The outcome of a run: a row per method, what was drawn and what failed, differences in words, and file paths."""
     console = console or Console()
     console.print(methods_table(rows, width=22))
     console.print(Text("TTC, path (the longest chain of tokens) and time: mean per episode", style="dim"))
@@ -153,7 +153,7 @@ def methods_table(rows: Sequence[Row], width: int) -> Table:
 
 
 def columns(name: str, numbers: Sequence[str], width: int) -> Table:
-    """An empty table of a column of names and columns of numbers."""
+    """An empty table with a column of names and columns of numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column(name, overflow="fold", max_width=width)
     for head in numbers:
@@ -170,9 +170,9 @@ def drawn(tally: Tally) -> str:
 
 
 def missing(rows: Sequence[Row]) -> list[str]:
-    """A sentence for each method that has episodes without a grade; they are in no accuracy."""
+    """A sentence for each method that has episodes without a grade, which its accuracy leaves out."""
     return [
-        f"{row.method}: of {row.episodes} episodes {row.ungraded} ungraded, {row.failed} failed, not in its accuracy"
+        f"{row.method}: {row.ungraded} of {row.episodes} episodes ungraded, {row.failed} failed; not in its accuracy"
         for row in rows
         if row.ungraded or row.failed
     ]
@@ -185,7 +185,7 @@ def failures(tally: Tally, most: int = 5) -> str:
 
 
 def warned(tally: Tally, most: int = 3) -> list[str]:
-    """Why grades may be wrong, the most frequent reasons of final answers and of first-round samples."""
+    """Why grades may be wrong: the most frequent warnings on final answers and on first-round samples."""
     said = []
     for kind, noun in (("answer", "final answers"), ("sample", "samples")):
         found = [(count, text) for (which, text), count in tally.warnings.most_common() if which == kind]
@@ -217,7 +217,7 @@ def judged(rows: Sequence[Row]) -> list[str]:
 
 
 def passed_on(compacted: Sequence[Compacted], most: int = 4) -> list[str]:
-    """What the messages of the first rounds, and of the last one, kept; nothing for a run without messages."""
+    """How much the messages of the first rounds, and of the last one, kept; empty for a run without messages."""
     if not compacted:
         return []
     few = len(compacted) <= most
@@ -241,7 +241,7 @@ def in_words(difference: Difference) -> str:
 
 def points(share: float, plus: str = "+") -> str:
     """0.031 as "+3.1", -0.012 as "−1.2", with a real minus sign."""
-    value = round(100 * share, 1) + 0.0  # + 0.0: no negative zero
+    value = round(100 * share, 1) + 0.0  # + 0.0 avoids a negative zero
     return f"{plus if value > 0 else '−' if value < 0 else ''}{abs(value):.1f}"
 
 
@@ -252,7 +252,7 @@ def percent(row: Row | Group) -> str:
 
 
 def kilo(tokens: float | None) -> str:
-    """Thousands of tokens, three figures."""
+    """Thousands of tokens, to three figures."""
     if tokens is None:
         return "–"
     size = tokens / 1000

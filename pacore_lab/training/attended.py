@@ -1,4 +1,4 @@
-"""The attention that a response pays to each of the messages it was shown, from a model of transformers."""
+"""The attention a response pays to each message it was shown, measured with a transformers model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pacore_lab.errors import ConfigError
 from pacore_lab.training.syntheses import Replayed, mark
 
 HELD = 64_000_000
-"""Attention weights in memory at once: 256 MB of float32. Responses go through the model in pieces that fit."""
+"""Attention weights in memory at once: 256 MB of float32. The model reads a response in pieces that fit."""
 SERIES = ("all", "right", "wrong")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Paid:
-    """Of one synthesis, arrays [messages]: share of the attention of a response token, mean over tokens, layers and
-
-    heads; ratio of that to an even spread, nan where a message has no token; scores, nan where not graded.
+    """The attention in one synthesis, arrays [messages]. shares: of a response token's attention, averaged over tokens,
+    layers and heads. ratios: share over that of evenly spread attention, nan for a message without tokens. scores: nan
+    if not graded.
     """
 
     problem: str
@@ -31,14 +31,14 @@ class Paid:
     scores: Floats
 
     def of(self, series: str) -> Floats:
-        """Ratios of all messages, or of those of `SERIES`; nan elsewhere."""
+        """The ratios of the messages in one of `SERIES`; nan for the other messages."""
         wanted = {"all": np.full(len(self.ratios), True), "right": self.scores == 1, "wrong": self.scores == 0}
         return np.where(wanted[series], self.ratios, np.nan)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reader:
-    """A checkpoint that shows its attention."""
+    """A checkpoint that gives out its attention weights."""
 
     net: Any
     tokenizer: Any
@@ -47,9 +47,9 @@ class Reader:
 
     @classmethod
     def load(cls, folder: Path, template: dict[str, Any]) -> Reader:
-        """template: keyword arguments of the chat template. Raises ConfigError for a folder that cannot be loaded."""
+        """template: keyword arguments of the chat template. Raises ConfigError if the folder cannot be loaded."""
         if not (folder / "config.json").is_file():
-            raise ConfigError(f"--model {folder} is no folder of a checkpoint (no config.json); name one")
+            raise ConfigError(f"--model {folder} is not a checkpoint folder (no config.json); name one")
         import torch
         import transformers
 
@@ -57,7 +57,7 @@ class Reader:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
             net = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype="auto")
-        except Exception as error:  # whatever transformers raises
+        except Exception as error:  # transformers can raise anything here
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"--model {folder} cannot be loaded: {reason}") from None
         if not tokenizer.is_fast or tokenizer.chat_template is None:
@@ -67,7 +67,7 @@ class Reader:
         return cls(net=net, tokenizer=tokenizer, template=template, context=context)
 
     def read(self, item: Replayed) -> Paid | str:
-        """What the response paid, or why that cannot be told. The response is tokenized anew, behind the prompt."""
+        """The attention the response paid, or why it is unknown. The response is tokenized again, after the prompt."""
         try:
             text, frame = (
                 self.tokenizer.apply_chat_template(
@@ -75,7 +75,7 @@ class Reader:
                 )
                 for prompt in (item.prompt, item.frame)
             )
-        except Exception as error:  # whatever a chat template raises
+        except Exception as error:  # a chat template can raise anything
             return f"refused by the chat template: {' '.join(str(error).split())[:80]}"
         spans = spans_of(text, frame, item.messages)
         if spans is None:
@@ -84,7 +84,7 @@ class Reader:
         said = self.tokenizer(item.response, add_special_tokens=False)["input_ids"]
         tokens = [*asked["input_ids"], *said]
         if not said:
-            return "its response has no token"
+            return "its response has no tokens"
         if len(tokens) > self.context:
             return f"longer than the context of the model, {self.context:,} tokens"
         starts = np.array([start for start, _ in asked["offset_mapping"]])
@@ -102,9 +102,9 @@ class Reader:
 
 
 def spans_of(text: str, frame: str, messages: Sequence[str]) -> list[tuple[int, int]] | None:
-    """Where each message stands in `text`, told by `frame`, the same text with marks for messages; None if it is not.
+    """Each message's span in `text`, found from `frame`, the same text with marks for messages; None if they differ.
 
-    Looking for the messages themselves would find a short answer in the problem.
+    Searching for the messages themselves would find a short answer inside the problem.
     """
     spans, built, rest = [], "", frame
     for number, message in enumerate(messages):
@@ -116,9 +116,9 @@ def spans_of(text: str, frame: str, messages: Sequence[str]) -> list[tuple[int, 
 
 
 def attention(net: Any, tokens: Sequence[int], first: int, held: int = HELD) -> Floats:
-    """[tokens]: attention to each token by those from `first` on, mean over these, layers and heads; sums to 1.
+    """[tokens]: attention to each token from the tokens at `first` and later, averaged over them, layers and heads.
 
-    held: weights in memory at once. Raises ConfigError for layers that do not see the whole text.
+    Sums to 1. held: weights in memory at once. Raises ConfigError if some layers do not see the whole text.
     """
     import torch
 
@@ -137,7 +137,7 @@ def attention(net: Any, tokens: Sequence[int], first: int, held: int = HELD) -> 
         cache, done = made.past_key_values, stop
         for weights in made.attentions if paying else ():
             if weights is None or weights.shape[-1] != stop:
-                raise ConfigError("the model has layers that see only a part of the text; they have no such weights")
+                raise ConfigError("some layers of the model see only a part of the text and lack these weights")
             mass[:stop] += weights[0].double().sum(dim=(0, 1)).cpu().numpy()
     paid: Floats = mass / mass.sum()
     return paid

@@ -1,10 +1,10 @@
 """What a model attends to: `python -m pacore_lab.training.attention OUT --model FOLDER --to FILE.png`.
 
-Puts syntheses of a run (trajectories that were shown messages) through the model and sums the attention that the tokens
-of the response pay to each message, over what would fall on it were attention spread evenly over all tokens so far: at
-1 a message gets no more than any text. By place in the list, and for right and wrong messages apart; all layers and
-heads count alike, and attention is no proof of use. FOLDER should hold the weights that wrote the run, YaRN in their
-config.json.
+Runs syntheses of a run (trajectories that were shown messages) through the model and sums the attention that response
+tokens pay to each message. The sum is divided by the attention the message would get if it were spread evenly over all
+tokens so far: at 1, a message gets no more than any other text. The results are by place in the list, with right and
+wrong messages apart. All layers and heads count equally, and attention is not proof of use. FOLDER should hold the
+weights that the run sampled from, with YaRN in their config.json.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from pacore_lab.training.syntheses import replay
 
 EPISODES = 50
 MOST = 5
-"""Numbers of messages that are told apart, the most frequent ones."""
+"""How many different numbers of messages get a table, the most frequent ones."""
 Interval: TypeAlias = tuple[float, float, float]
-"""Mean, low and high; nan where it cannot be told."""
+"""Mean, low and high; nan if unknown."""
 
 
 def interval(found: Sequence[Paid], values: Sequence[float], least: float = 0.0) -> Interval:
-    """Mean over problems of the values of syntheses, nan for those without one, and its 95 % t-interval.
+    """Mean over problems of the syntheses' values, with its 95 % t-interval; syntheses with a nan are left out.
 
-    least: what no value can fall below.
+    least: the smallest value possible.
     """
     problems: dict[str, list[float]] = {}
     for each, value in zip(found, values, strict=True):
@@ -57,7 +57,7 @@ def interval(found: Sequence[Paid], values: Sequence[float], least: float = 0.0)
 
 
 def means(found: Sequence[Paid]) -> dict[str, Interval]:
-    """Ratios of `SERIES`, over the messages of each synthesis that are of it; last, right minus wrong within each."""
+    """Mean ratios by `SERIES`, each over a synthesis's messages of that series; then right minus wrong within each."""
     values = {series: [_mean(each.of(series)) for each in found] for series in SERIES}
     rows = {series: interval(found, column) for series, column in values.items()}
     differences = [right - wrong for right, wrong in zip(values["right"], values["wrong"], strict=True)]
@@ -65,7 +65,7 @@ def means(found: Sequence[Paid]) -> dict[str, Interval]:
 
 
 def by_place(found: Sequence[Paid]) -> dict[int, dict[str, list[Interval]]]:
-    """Ratios by number of messages shown (the most frequent ones, ascending), series and place."""
+    """Ratios by number of messages shown (the most frequent numbers, ascending), series and place."""
     counts = Counter(len(each.shares) for each in found)
     tables = {}
     for count in sorted(count for count, _ in counts.most_common(MOST)):
@@ -99,7 +99,7 @@ def print_paid(found: Sequence[Paid], left_out: Mapping[str, int], console: Cons
 
 
 def draw(found: Sequence[Paid]) -> Any:
-    """Means of all, right and wrong messages, and by place, a panel for each number of messages."""
+    """A panel with the means of all, right and wrong messages, and one by place for each number of messages."""
     overall, tables = means(found), by_place(found)
     titles = ["All messages", *(f"By place, of {count} messages" for count in tables)]
     figure, axes = panels.grid(titles, "", ["attention × even"] * len(titles))
@@ -139,8 +139,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path, help="folder of a run")
-    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="checkpoint, as save_pretrained")
-    parser.add_argument("--episodes", type=int, default=EPISODES, metavar="N", help="of the run; %(default)s")
+    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="checkpoint from save_pretrained")
+    parser.add_argument("--episodes", type=int, default=EPISODES, metavar="N", help="episodes to read; %(default)s")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="where the plot goes: .png or .svg")
     given = parser.parse_args()
     panels.require_kind(given.to)
@@ -161,7 +161,7 @@ def main() -> None:
             else:
                 found.append(paid)
     if not found:
-        raise ConfigError(f"{given.out}: nothing to draw, every synthesis was left out ({', '.join(left_out)})")
+        raise ConfigError(f"{given.out}: nothing to draw, since every synthesis was left out ({', '.join(left_out)})")
     print_paid(found, left_out)
     panels.save(draw(found), given.to)
     Console().print(Text(safe(f"plot  {given.to}")), soft_wrap=True)

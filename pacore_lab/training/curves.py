@@ -1,12 +1,12 @@
-"""The curves of a training: `python -m pacore_lab.training.curves NAME=LOG.jsonl [NAME=LOG ...] --to FILE.png`.
+"""Training curves: `python -m pacore_lab.training.curves NAME=LOG.jsonl [NAME=LOG ...] --to FILE.png`.
 
-Reward and length of the responses, emergent correctness (right although every message was wrong) and cross-checking
-words, as in Figure 5 of arXiv 2601.05593; with --accuracy FILE.json, accuracy on a benchmark. Rates are pooled over
-windows of steps: the counts of all their steps, never a mean of ratios. Prints a line per window.
+Plots reward and length of the responses, emergent correctness (right although every message was wrong) and
+cross-checking words, as in Figure 5 of arXiv 2601.05593; with --accuracy FILE.json, also accuracy on a benchmark. Rates
+are pooled over windows of steps: they come from summed counts, never from a mean of ratios. Prints a line per window.
 
-LOG has a JSON object per step, of which only the step has to be there: {"step": 1, "reward": 0.4, "length": 812.5,
+LOG has a JSON object per step, in which only "step" is required: {"step": 1, "reward": 0.4, "length": 812.5,
 "counts": {"responses": 1024, "graded": 1024, "all_wrong": 320, "emergent": 12, "cross_checks": 90, "concluding": 11}}.
-FILE.json: {"name": [{"step": 0, "mean": 31.2, "low": 28.9, "high": 33.6}, ...]}, percent.
+FILE.json: {"name": [{"step": 0, "mean": 31.2, "low": 28.9, "high": 33.6}, ...]}, in percent.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from pacore_lab.showing.text import safe
 from pacore_lab.training.logs import WINDOW, Measured, Step, read_accuracy, read_log, windows
 
 SMOOTH = 5
-"""Running means are over a fifth of a window, the step in their middle."""
+"""Running means cover a fifth of a window, centred on the step."""
 Value = Callable[[Step], float | None]
 
 
 def draw(logs: Mapping[str, Sequence[Step]], accuracy: Mapping[str, Sequence[Measured]], window: int) -> Any:
-    """A figure with a panel for each thing that some log has. Raises ConfigError where there is none."""
+    """A figure with a panel for each quantity that some log has. Raises ConfigError if there is none."""
     every = [step for steps in logs.values() for step in steps]
     wanted = [
         ("Reward", "mean reward", _curve(lambda step: step.reward), _some(every, lambda step: step.reward)),
@@ -55,7 +55,7 @@ def draw(logs: Mapping[str, Sequence[Step]], accuracy: Mapping[str, Sequence[Mea
         for place, (name, steps) in enumerate(logs.items()):
             paint(each, place, name, steps, window)
     others = [name for name in curves if name not in logs]
-    for name, entries in curves.items():  # a name that is a log's too has its colour
+    for name, entries in curves.items():  # a name shared with a log gets the log's colour
         place = list(logs).index(name) if name in logs else len(logs) + others.index(name)
         rows = [(entry.mean, entry.low, entry.high) for entry in entries]
         panels.bars(axes[-1], [entry.step for entry in entries], rows, place, name)
@@ -63,14 +63,14 @@ def draw(logs: Mapping[str, Sequence[Step]], accuracy: Mapping[str, Sequence[Mea
                       color=panels.colour(place), lw=1.1)  # fmt: skip
     known = [step.step for step in every] + [entry.step for entries in curves.values() for entry in entries]
     margin = max(1.0, 0.03 * (max(known) - min(known)))
-    for each in axes:  # one scale, so that panels can be read against each other
+    for each in axes:  # one scale, so that panels can be compared
         each.set_xlim(min(known) - margin, max(known) + margin)
     panels.legend(figure, axes)
     return figure
 
 
 def running_mean(xs: Sequence[int], ys: Sequence[float | None], width: int) -> list[float]:
-    """Of the values at steps within width / 2 of each step, nan where there is none; xs ascending."""
+    """The mean of the values within width / 2 of each step, nan if there are none; xs ascending."""
     means, start, end, half = [], 0, 0, width / 2
     for x in xs:
         while xs[start] < x - half:
@@ -101,7 +101,7 @@ def _words(axes: Any, place: int, name: str, steps: Sequence[Step], window: int)
 
 
 def _emergent(axes: Any, place: int, name: str, steps: Sequence[Step], window: int) -> None:
-    """A window where no instance was all wrong is a gap."""
+    """A window in which no instance was all wrong leaves a gap."""
     nothing = (math.nan, math.nan, math.nan)
     found = windows(steps, window)
     rows = [
@@ -142,8 +142,8 @@ def print_windows(logs: Mapping[str, Sequence[Step]], size: int, console: Consol
     console.print(table)
     console.print(
         Text(
-            "rate: right among the responses whose messages were all wrong, pooled over the window; its interval takes "
-            "steps for independent, and responses of one step not",
+            "rate: share right among the responses whose messages were all wrong, pooled over the window; its interval "
+            "treats steps as independent, and responses of one step as dependent",
             style="dim",
         ),
         soft_wrap=True,
@@ -161,9 +161,9 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("log", nargs="+", metavar="NAME=LOG", help="logs of trainings, by the names they are shown by")
+    parser.add_argument("log", nargs="+", metavar="NAME=LOG", help="training logs, each with the name to show")
     parser.add_argument("--accuracy", type=Path, metavar="FILE.json", help="benchmark accuracy over steps")
-    parser.add_argument("--window", type=int, default=WINDOW, help="steps of a window; %(default)s")
+    parser.add_argument("--window", type=int, default=WINDOW, help="steps per window; %(default)s")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="where the plot goes: .png or .svg")
     given = parser.parse_args()
     panels.require_kind(given.to)
@@ -173,7 +173,7 @@ def main() -> None:
     for word in given.log:
         name, _, path = word.partition("=")
         if not name or not path:
-            raise ConfigError(f"{word} is not NAME=LOG; say what the log is called, for instance ours={word}")
+            raise ConfigError(f"{word} is not NAME=LOG; name the log, for instance ours={word}")
         if name in logs:
             raise ConfigError(f"two logs are called {name}; give each a name of its own")
         logs[name] = read_log(Path(path))

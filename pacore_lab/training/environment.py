@@ -1,7 +1,6 @@
 """The synthesis environment (arXiv 2601.05593, section 2.2): draw (x, M), show P(x, M), reward the trajectory.
 
-Nothing here knows a trainer. An episode is one trajectory of one round: `instance` gives its prompt, `reward` its
-grade.
+It knows no trainer. An episode is one trajectory of one round: `instance` gives its prompt, `reward` its grade.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ _WORDS = re.compile(r"reference|参考|[Rr]ef\s*[0-9]+")
 
 
 def cross_checks(text: str) -> int:
-    """How often the words of the paper's Figure 5 stand in it: "reference", "参考", "Ref <number>", "ref <number>".
+    """How many of the paper's Figure 5 words are in `text`: "reference", "参考", "Ref <number>", "ref <number>".
 
-    As the paper writes them: "references" counts, "Reference" does not.
+    The spelling is the paper's: "references" counts, "Reference" does not.
     """
     return len(_WORDS.findall(text))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One (x, M): the problem, P(x, M), and the messages shown, in their order, with their scores."""
+    """One (x, M): the problem, P(x, M), and the shown messages in order, with their scores."""
 
     record: str
     problem: Problem
@@ -40,17 +39,17 @@ class Instance:
 
     @property
     def all_wrong(self) -> bool:
-        """Messages are shown and every one of them scored 0; an ungraded one is not known to be wrong."""
+        """Whether messages are shown and all of them scored 0; an ungraded message is not known to be wrong."""
         return bool(self.scores) and all(score == 0 for score in self.scores)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisEnvironment:
-    """Draws instances from records and grades what is made of them.
+    """Draws instances from records and grades the trajectories made from them.
 
-    prompt: the core's P(x, M), the one that inference uses. graders: by domain, those that the records need; for the
-    pass rate of code the grader's own score has to be the share of tests.
-    |M| is uniform in [m_min, m_max]; the paper's recipe is 16 to 24 of 24, its ablation's best 8 to 16. 0 to 0 is the
+    prompt: the core's P(x, M), the same as in inference. graders: by domain, for the domains of the records; the code
+    grader's own score must be the share of tests passed.
+    |M| is uniform in [m_min, m_max]. The paper's recipe is 16 to 24 of 24, its ablation's best 8 to 16. 0 to 0 is the
     control: the bare problem.
     Raises ValueError for bounds out of order, pools that are too small, and a domain without a grader.
     """
@@ -70,17 +69,17 @@ class SynthesisEnvironment:
         for record in self.records:
             if len(record.responses) < self.m_max:
                 raise ValueError(
-                    f"m_max is {self.m_max}, and record {record.id!r} has {len(record.responses)} messages; "
+                    f"m_max is {self.m_max}, but record {record.id!r} has {len(record.responses)} messages; "
                     "lower m_max or make larger pools"
                 )
             if record.domain not in self.graders:
                 raise ValueError(f"record {record.id!r} is {record.domain}; give graders[{record.domain!r}]")
 
     def instance(self, number: int) -> Instance:
-        """The instance with this number, from 0 on: of batches of B, slot s of step t is t * B + s.
+        """The instance with this number, from 0 on; with batches of B, slot s of step t is t * B + s.
 
-        Each epoch goes once through the records in an order of its own, and every instance draws its messages anew.
-        All of it follows from (seed, number): a training that resumes sees what it would have seen.
+        Each epoch goes through the records once, in its own order, and every instance draws its messages afresh. All
+        of it follows from (seed, number), so a resumed training sees what it would have seen.
         """
         epoch, place = divmod(number, len(self.records))
         record = self.records[_order(self.seed, epoch, len(self.records))[place]]
@@ -97,9 +96,9 @@ class SynthesisEnvironment:
         )
 
     async def reward(self, instance: Instance, trajectory: Trajectory) -> Grade:
-        """The grade of a trajectory by the core's grader, which sees the bare problem and no messages.
+        """The core grader's grade of a trajectory; the grader sees the bare problem and no messages.
 
-        Its score is the reward, in [0, 1]; None is ungraded and no reward: such a trajectory is to be left out.
+        The score is the reward, in [0, 1]. None means ungraded, hence no reward: leave such a trajectory out.
         """
         domain = "code" if instance.problem.reference else "math"
         return await self.graders[domain].grade(instance.problem, trajectory)
@@ -107,12 +106,12 @@ class SynthesisEnvironment:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What to log, as counts that add up over batches, steps and windows; rates are taken at the end.
+    """Counts for the log, which add up over batches, steps and windows; rates are computed at the end.
 
-    responses, graded: how many; reward: the sum over the graded ones.
-    all_wrong: graded responses to instances whose messages all scored 0; emergent: those of them with a score of 1.
-    cross_checks: words in whole responses, thinking included; concluding: in their conclusions alone (the paper does
-    not say which it counts).
+    responses, graded: how many. reward: the sum over the graded ones.
+    all_wrong: graded responses to instances whose messages all scored 0. emergent: those of them with a score of 1.
+    cross_checks: words in whole responses, thinking included. concluding: words in their conclusions alone (the paper
+    does not say which it counts).
     """
 
     responses: int = 0
@@ -142,7 +141,7 @@ class Counts:
 
     @property
     def emergent_rate(self) -> float | None:
-        """P(correct | every message wrong), the paper's Figure 5 right; None where that was never so."""
+        """P(correct | every message wrong), as on the right of the paper's Figure 5; None if that never occurred."""
         return self.emergent / self.all_wrong if self.all_wrong else None
 
 

@@ -1,10 +1,10 @@
-"""Which problems the two stages of training keep (arXiv 2601.05593, section 2.2).
+"""The filters of the two training stages (arXiv 2601.05593, section 2.2).
 
     python -m pacore_lab.training.filters stage1 FILE --to FILE [--math 0.375] [--code 0.625]
     python -m pacore_lab.training.filters stage2 FILE --run OUT --to FILE
 
-Stage 1 keeps problems whose mean message accuracy lies above 0 and below a threshold of their domain, stage 2 those
-whose synthesis accuracy under a checkpoint lies strictly between 0 and 1: OUT is a run of the checkpoint on them.
+Stage 1 keeps problems whose mean message accuracy is above 0 and below their domain's threshold. Stage 2 keeps problems
+whose synthesis accuracy under a checkpoint is strictly between 0 and 1; OUT is a run of the checkpoint on them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pacore_lab.training.sieve import Sieved, add_arguments, finish
 from pacore_lab.training.split import same_problem
 
 BELOW: Mapping[str, float] = {"math": 9 / 24, "code": 15 / 24}
-"""The published thresholds of stage 1, by domain."""
+"""The published stage-1 thresholds, by domain."""
 
 
 def stage1(records: Iterable[Record], below: Mapping[str, float] = BELOW) -> Sieved:
-    """Keep 0 < mean message accuracy < below[domain]. An ungraded message is not a wrong one: its record is dropped."""
+    """Keep 0 < mean message accuracy < below[domain]. Drop a record with an ungraded message: it need not be wrong."""
 
     def why_not(record: Record) -> str | None:
         if record.accuracy is None:
@@ -43,9 +43,9 @@ def stage1(records: Iterable[Record], below: Mapping[str, float] = BELOW) -> Sie
 
 
 def stage2(records: Iterable[Record], scores: Mapping[str, Sequence[float | None]]) -> Sieved:
-    """Keep 0 < synthesis accuracy < 1, the mean of `scores`: by record id those of final answers, None for ungraded.
+    """Keep 0 < synthesis accuracy < 1, the mean of `scores`: final-answer scores by record id, None for ungraded.
 
-    A record with an ungraded answer is dropped, as is one without answers.
+    A record with an ungraded answer, or without answers, is dropped.
     """
 
     def why_not(record: Record) -> str | None:
@@ -64,7 +64,7 @@ def stage2(records: Iterable[Record], scores: Mapping[str, Sequence[float | None
 def synthesis_scores(records: Iterable[Record], lines: Iterable[Mapping[str, Any]]) -> dict[str, list[float | None]]:
     """Scores of a run's final answers by record id, for `stage2`. lines: of its results.jsonl.
 
-    Problems are told by their conversation: a run on the records' file has ids of its own. An episode that failed is
+    Problems are matched by their conversations, because a run on the records' file has its own ids. A failed episode is
     ungraded.
     """
     found: dict[str, list[float | None]] = {}
@@ -92,8 +92,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="stage", required=True)
-    first = commands.add_parser("stage1", help="by the accuracy of the cached messages")
-    second = commands.add_parser("stage2", help="by the synthesis accuracy of a checkpoint")
+    first = commands.add_parser("stage1", help="filter by the accuracy of the cached messages")
+    second = commands.add_parser("stage2", help="filter by a checkpoint's synthesis accuracy")
     for command in (first, second):
         command.add_argument("file", type=Path, help="records: .jsonl or .parquet")
         add_arguments(command)

@@ -1,4 +1,4 @@
-"""What a trainer logs, a JSON object per step, and its rates over windows of steps."""
+"""A trainer's log, one JSON object per step, and its rates over windows of steps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pacore_lab.analysis.ratios import pooled_interval
 from pacore_lab.errors import ConfigError, DataError
 
 WINDOW = 100
-"""Steps over which rates are pooled, as the paper's figure has it."""
+"""Steps over which rates are pooled, as in the paper's figure."""
 COUNTED = ("responses", "graded", "all_wrong", "emergent", "cross_checks", "concluding")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """A line of a log. reward, length (tokens): means over the responses, None where not logged. counts: `Counts`."""
+    """A line of a log. reward, length (tokens): means over the responses, None if not logged. counts: `Counts`."""
 
     step: int
     reward: float | None
@@ -30,10 +30,10 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """Steps first to last. reward, length: means over its steps. Counts are sums, None where none were logged.
+    """Steps first to last. reward, length: means over its steps. Counts are sums, None if none were logged.
 
-    low, high: of the rate emergent / all_wrong in [0, 1], 95 %. Responses to one instance are not independent and the
-    log does not tell instances apart, so that steps are the clusters. None where no instance was all wrong.
+    low, high: 95 % interval of the rate emergent / all_wrong in [0, 1], None if no instance was all wrong. Responses to
+    one instance are not independent and the log does not tell instances apart, so steps are the clusters.
     """
 
     first: int
@@ -61,10 +61,10 @@ class Measured:
 
 
 def read_log(path: Path) -> list[Step]:
-    """Raises DataError (file:line) and, where there is no such file, ConfigError.
+    """The steps of a log. Raises DataError (file:line), and ConfigError if there is no such file.
 
-    A step that comes again was trained again from a checkpoint: what the log had from there on is dropped. A last line
-    without its end is of a trainer at work.
+    A repeated step was trained again from a checkpoint: earlier lines from that step on are dropped. A last line
+    without a newline is still being written.
     """
     steps: list[Step] = []
     text = _text(path)
@@ -83,12 +83,12 @@ def read_log(path: Path) -> list[Step]:
             steps.pop()
         steps.append(step)
     if not steps:
-        raise DataError(f"{path} holds no step yet; let the training take one")
+        raise DataError(f"{path} holds no steps yet; let the training take one")
     return steps
 
 
 def windows(steps: Sequence[Step], size: int = WINDOW) -> list[Window]:
-    """Of `size` steps each, from the log's first step on; windows without a logged step are left out."""
+    """Windows of `size` steps, from the log's first step on; windows without a logged step are left out."""
     groups: dict[int, list[Step]] = {}
     for step in steps:
         groups.setdefault((step.step - steps[0].step) // size, []).append(step)
@@ -113,7 +113,7 @@ def windows(steps: Sequence[Step], size: int = WINDOW) -> list[Window]:
 
 
 def read_accuracy(path: Path) -> dict[str, list[Measured]]:
-    """By name, steps ascending. Raises DataError naming line or entry."""
+    """Measurements by name, steps ascending. Raises DataError naming the line or entry."""
     try:
         tables = json.loads(_text(path))
     except json.JSONDecodeError as error:

@@ -1,8 +1,9 @@
 """Message pools from finished runs: `python -m pacore_lab.training.pools OUT [OUT ...] --messages 24 --to FILE`.
 
-A problem's pool are the first-round trajectories of all its repeats in all the runs, each compacted to its message (the
-conclusion after the last </think>) with the grade it got in the run. Failed and empty trajectories give no message.
-The first N in an order drawn from the trajectories' ids are kept; a problem with fewer is dropped.
+A problem's pool is the set of its first-round trajectories, over all its repeats in all the runs. Each trajectory is
+compacted to its message (the conclusion after the last </think>) and keeps its grade from the run. Failed and empty
+trajectories give no message. The first N messages are kept, in an order drawn from the trajectories' ids; a problem
+with fewer is dropped.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from pacore_lab.training.sieve import Sieved, add_arguments, finish
 from pacore_lab.types import Message, Problem, Prompt, Trajectory
 
 Problems: TypeAlias = Callable[[Path], Mapping[str, Problem]]
-"""The problems of a run's folder by id."""
+"""The problems of a run's folder, by id."""
 MESSAGES = 24
-"""Per problem in the paper (arXiv 2601.05593, section 2.2)."""
+"""Messages per problem in the paper (arXiv 2601.05593, section 2.2)."""
 
 
 def conclusions(trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
@@ -41,7 +42,7 @@ def conclusions(trajectories: Sequence[Trajectory]) -> tuple[Message, ...]:
 
 @dataclass(kw_only=True)
 class _Drawn:
-    """A problem as the first run to ask it did, and what was drawn for it: by trajectory, its messages and score."""
+    """A problem as the first run asked it, and its draws: messages and score by trajectory."""
 
     id: str
     conversation: Prompt
@@ -53,7 +54,7 @@ class _Drawn:
 def pools(
     outs: Sequence[Path], *, messages: int = MESSAGES, compact: Compaction = conclusions, grades: str | None = None
 ) -> Sieved:
-    """A record with `messages` messages for each problem of the runs that has so many.
+    """A record with `messages` messages for each problem of the runs that has that many.
 
     compact: called with one trajectory at a time. grades: name of a regrading to use instead of the runs' own grades.
     Raises ConfigError for folders without a run and for runs graded differently, DataError for problems that changed.
@@ -64,9 +65,9 @@ def pools(
     records: list[Record] = []
     dropped: Counter[str] = Counter()
     names: set[str] = set()
-    problems = cache(_problems)  # once a run, and only where a ground truth is not in its lines
+    problems = cache(_problems)  # once per run, and only if its lines lack a ground truth
     for key, drawn in _gather(outs, compact, grades).items():
-        name = drawn.id if drawn.id not in names else f"{drawn.id}-{key[:8]}"  # of another set, called the same
+        name = drawn.id if drawn.id not in names else f"{drawn.id}-{key[:8]}"  # from another set with the same id
         made = _record(drawn, messages, name, problems)
         if isinstance(made, str):
             dropped[made] += 1
@@ -80,11 +81,13 @@ def _require_one_grader(outs: Sequence[Path], grades: str | None) -> None:
     graders = {str(out): read_run(out)[1]["grader"] for out in outs}
     if grades is None and len(set(graders.values())) > 1:
         told = "; ".join(f"{out} by {grader}" for out, grader in graders.items())
-        raise ConfigError(f"the runs were graded differently ({told}); regrade them alike and name it with --grades")
+        raise ConfigError(
+            f"the runs were graded differently ({told}); regrade them alike and name the regrading with --grades"
+        )
 
 
 def _gather(outs: Sequence[Path], compact: Compaction, grades: str | None) -> dict[str, _Drawn]:
-    """By digest of the conversation."""
+    """What was drawn for each problem, by digest of its conversation."""
     found: dict[str, _Drawn] = {}
     for out in outs:
         for line in lines_of(out, grades):
@@ -93,10 +96,10 @@ def _gather(outs: Sequence[Path], compact: Compaction, grades: str | None) -> di
             made = _Drawn(id=line["request_id"], conversation=tuple(line["problem"]), ground_truth=truth, out=out)
             drawn = found.setdefault(key, made)
             if drawn.ground_truth != truth:
-                raise DataError(f"{out}: {line['request_id']!r} has another ground truth in {drawn.out}; leave out one")
+                raise DataError(f"{out}: {line['request_id']!r} has another ground truth in {drawn.out}; leave one out")
             scores = {sample["id"]: sample["score"] for sample in line["samples"]}
             for trajectory in _first_round(line):
-                if drawn.by_trajectory.get(trajectory.id, ((), None))[1] is None:  # a costly grader grades one a run
+                if drawn.by_trajectory.get(trajectory.id, ((), None))[1] is None:  # a costly grader grades one per run
                     texts = tuple(each.text for each in compact((trajectory,)) if encodable(each.text))
                     drawn.by_trajectory[trajectory.id] = (texts, scores.get(trajectory.id))
     return found
@@ -108,8 +111,8 @@ def _first_round(line: Mapping[str, Any]) -> list[Trajectory]:
 
 
 def _record(drawn: _Drawn, messages: int, name: str, problems: Problems) -> Record | str:
-    """The record, or why there is none."""
-    # by digest of the id: neither as they arrived nor by anything that goes with being right
+    """The record, or the reason why there is none."""
+    # by digest of the id: independent of arrival order, and of anything that correlates with being right
     order = sorted(drawn.by_trajectory, key=lambda key: digest(["message", key]))
     made = [drawn.by_trajectory[key] for key in order]
     pool = [(text, score) for texts, score in made for text in texts]
@@ -117,14 +120,14 @@ def _record(drawn: _Drawn, messages: int, name: str, problems: Problems) -> Reco
         return f"fewer than {messages} messages"
     truth = _truth(drawn, problems)
     if truth is None:
-        return "no ground truth that is an answer or tests"
+        return "no ground truth with an answer or tests"
     texts, scores = zip(*pool[:messages], strict=True)
     record = Record(id=name, conversation=drawn.conversation, responses=texts, scores=scores, **truth)
     return record if reads_back(record) else "its conversation or ground truth does not fit the format"
 
 
 def _truth(drawn: _Drawn, problems: Problems) -> dict[str, Any] | None:
-    """Answer or reference. A line has of the tests a digest only: they come from where the run's problems came from."""
+    """Answer or reference. A line has only a digest of the tests, so they are loaded from the run's problem set."""
     if drawn.ground_truth is None:
         return None
     if drawn.ground_truth["answer"] is not None:
@@ -148,7 +151,7 @@ def _problems(out: Path) -> Mapping[str, Problem]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pacore_lab.training.pools", description=__doc__)
     parser.add_argument("out", nargs="+", type=Path, help="folders of runs")
-    parser.add_argument("--messages", type=int, default=MESSAGES, metavar="N", help="per problem; %(default)s")
+    parser.add_argument("--messages", type=int, default=MESSAGES, metavar="N", help="messages per problem; %(default)s")
     parser.add_argument("--grades", help="name of a regrading (see regrade) to use instead of the runs' own")
     add_arguments(parser)
     given = parser.parse_args()

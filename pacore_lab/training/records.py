@@ -1,7 +1,7 @@
 """Problems with their cached messages on disk, in the format of PaCoRe-Train-8k, as JSON lines or parquet.
 
-Published columns: conversation, responses (the cached messages), ground_truth. Ours: id, scores (one per response, null
-for ungraded) and domain. Files without ours are read too: their messages are then ungraded.
+The published columns are conversation, responses (the cached messages) and ground_truth. Ours are id, scores (one per
+response, null for ungraded) and domain. Files without our columns can be read; their messages are then ungraded.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pacore_lab.types import Problem, Prompt
 
 COLUMNS = ("id", "conversation", "responses", "ground_truth", "scores", "domain")
 _PUBLISHED = ("conversation", "responses", "ground_truth")
-_GROUP = 64  # records in memory twice while parquet is read or written
+_GROUP = 64  # records held in memory twice while parquet is read or written
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """A problem x and its pool of cached messages.
 
-    scores: one per response, in [0, 1], None for ungraded. Of answer and reference there is exactly one: the answer as
+    scores: one per response, in [0, 1], None for ungraded. A record has either an answer or a reference: the answer as
     text (math), or {"tests": [{"input", "output", "testtype"}, ...], "fn_name"} (code).
     Raises ValueError for anything else.
     """
@@ -57,7 +57,7 @@ class Record:
 
     @property
     def accuracy(self) -> float | None:
-        """Mean message accuracy; None unless there are messages and every one is graded."""
+        """Mean message accuracy; None unless there are messages and all of them are graded."""
         graded = [score for score in self.scores if score is not None]
         return statistics.fmean(graded) if graded and len(graded) == len(self.scores) else None
 
@@ -67,7 +67,7 @@ class Record:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a .jsonl or .parquet file, ids unique; a record without an id is called FILE-NUMBER.
+    """The records of a .jsonl or .parquet file, with unique ids; a record without an id is called FILE-NUMBER.
 
     Raises DataError: one line with the file and line or row, and what is wrong there.
     """
@@ -80,7 +80,7 @@ def read_records(path: Path) -> list[Record]:
         for row in rows(path):
             record = _record(row, f"{path.stem}-{row.number}")
             if record.id in first:
-                row.refuse(f"id {record.id!r} is used at {first[record.id]} already; each record needs its own")
+                row.refuse(f"id {record.id!r} is already used at {first[record.id]}; each record needs its own")
             first[record.id] = row.where
             records.append(record)
     except OSError as error:
@@ -91,13 +91,13 @@ def read_records(path: Path) -> list[Record]:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write a .jsonl or .parquet file, whole or not at all.
+    """Write a .jsonl or .parquet file, completely or not at all.
 
-    Raises ConfigError where it cannot be written, DataError for a record that the format cannot hold.
+    Raises ConfigError if it cannot be written, DataError for a record that the format cannot hold.
     """
     write = {".jsonl": _write_lines, ".parquet": _write_parquet}.get(path.suffix)
     if write is None:
-        raise ConfigError(f"{path} is neither .jsonl nor .parquet; name the file so")
+        raise ConfigError(f"{path} is neither .jsonl nor .parquet; give it one of these endings")
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def reads_back(record: Record) -> bool:
-    """Whether it would come back as it is: plain turns, the last a user's, whole characters, tests of one kind."""
+    """Whether it would be read back unchanged: plain turns, the last a user's, whole characters, tests of one kind."""
     values = json.loads(json.dumps(_fields(record)), parse_float=str)
     try:
         return _record(_row(0, repr(record.id), values), record.id) == record
@@ -129,7 +129,7 @@ def _checked(record: Record) -> dict[str, Any]:
 
 
 def _fields(record: Record) -> dict[str, Any]:
-    """By column. An answer stands in an object, since a bare one that looks like JSON could be taken for tests."""
+    """The values by column. An answer is inside an object: a bare one that looks like JSON could pass for tests."""
     tests = record.reference.get("tests", ())
     ground_truth: dict[str, Any] = {"answer": record.answer}
     if record.reference:
@@ -149,7 +149,7 @@ def _fields(record: Record) -> dict[str, Any]:
 
 
 def _record(row: Row, name: str) -> Record:
-    """name: where the row brings no id. `domain` is for other readers; here it follows from the ground truth."""
+    """name: for a row without an id. `domain` is for other readers; here it follows from the ground truth."""
     answer, reference = truth(row)
     responses = row.json("responses")
     if not isinstance(responses, list) or not all(isinstance(each, str) for each in responses):
@@ -182,12 +182,12 @@ def _score(row: Row, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         score = -1.0
     if isinstance(value, bool) or not 0 <= score <= 1:
-        row.refuse("scores holds what is neither null nor a number in [0, 1]")
+        row.refuse("scores holds a value that is neither null nor a number in [0, 1]")
     return score
 
 
 class _One(Part):
-    """A record as it was parsed, since a row belongs to a part."""
+    """A record as it was parsed, as a part, because a row belongs to one."""
 
     columns = COLUMNS
 
@@ -251,7 +251,7 @@ def _write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    """The ground truth as JSON text: a column of parquet has one type, and problems have answers or tests."""
+    """Writes the ground truth as JSON text: a parquet column has one type, and problems have answers or tests."""
     import pyarrow
     import pyarrow.parquet
 

@@ -23,14 +23,14 @@ from pacore_lab.training.split import require_disjoint
 
 @dataclass(frozen=True, kw_only=True)
 class Sieved:
-    """The records that were kept, and the numbers of problems dropped by reason."""
+    """The records kept, and the numbers of problems dropped, by reason."""
 
     records: Sequence[Record]
     dropped: Counter[str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those that every command takes."""
+    """Add the arguments that every command takes."""
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="where the records go: .jsonl, .parquet")
     parser.add_argument(
         "--not-in",
@@ -38,12 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OUT",
-        help="folder of an evaluation's run; refuse to write a problem that it asks too",
+        help="folder of an evaluation run; refuse to write problems it also asks",
     )
 
 
 def finish(found: Sieved, given: argparse.Namespace) -> None:
-    """Print the tables and write the file. Raises ConfigError where nothing is left or an evaluation would leak."""
+    """Print the tables and write the file. Raises ConfigError if nothing is left or an evaluation would leak."""
     print_sieved(found)
     if not found.records:
         raise ConfigError("no problem is left; nothing was written")
@@ -56,7 +56,7 @@ def finish(found: Sieved, given: argparse.Namespace) -> None:
 
 
 def print_sieved(found: Sieved, console: Console | None = None) -> None:
-    """A line per domain that is left and a line per reason."""
+    """Print a line per domain that is left and a line per reason."""
     console = console or Console()
     kept = _table("kept", "problems", "messages", "graded", "mean accuracy %")
     for domain in sorted({record.domain for record in found.records}):

@@ -21,7 +21,7 @@ from pacore_lab.types import Message, Model, Problem, Prompt, Trajectory
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replayed:
-    """frame: the prompt with `mark(i)` in the place of message i. scores: of the messages, None where not graded."""
+    """frame: the prompt with `mark(i)` in place of message i. scores: of the messages, None if not graded."""
 
     problem: str
     prompt: Prompt
@@ -32,15 +32,15 @@ class Replayed:
 
 
 def mark(number: int) -> str:
-    """Stands for a message in a frame. Characters of private use, which no tokenizer, template or problem has."""
+    """Replaces a message in a frame. Private-use characters, which no tokenizer, template or problem contains."""
     return f"\ue000{number}\ue001"
 
 
 def replay(out: Path, episodes: int) -> tuple[list[Replayed], Counter[str]]:
-    """The syntheses of `episodes` episodes of a run, drawn by (problem, repeat), and how many were left out for what.
+    """The syntheses of `episodes` episodes of a run, drawn by (problem, repeat), and how many were left out, by reason.
 
-    The prompts are made again by the run's own P(x, M). A trajectory's id holds a digest of its prompt: one that does
-    not fit is left out. Raises ConfigError for a folder without a run and for a strategy that has no prompt.
+    The run's own P(x, M) rebuilds the prompts. A trajectory's id holds a digest of its prompt; a trajectory whose
+    digest does not match is left out. Raises ConfigError for a folder without a run or a strategy without a prompt.
     """
     settings, versions = read_run(out, "strategy", "model", "seed")
     builder = prompt_builder(settings)
@@ -53,14 +53,14 @@ def replay(out: Path, episodes: int) -> tuple[list[Replayed], Counter[str]]:
             if name.id == identity:
                 found.append(made)
             else:
-                left_out["its prompt cannot be made again"] += 1
+                left_out["its prompt cannot be rebuilt"] += 1
     return found, left_out
 
 
 def _of(
     line: Mapping[str, Any], builder: PromptBuilder, settings: Mapping[str, Any], fingerprint: str
 ) -> Iterator[tuple[Replayed, SampleName, str]]:
-    """Each with the name it would have if its prompt is the one that was sampled from, and the id it has."""
+    """Each synthesis with its actual id, and with the name it has if this prompt is the one that was sampled from."""
     trajectories = trajectories_of(line)
     grades = {sample["id"]: sample["score"] for sample in line["samples"]}
     problem = Problem(id=line["request_id"], messages=tuple(line["problem"]))
@@ -93,6 +93,6 @@ def _of(
 
 
 def _whole(trajectory: Trajectory) -> str:
-    """With the thinking where a reasoning parser had split it off."""
+    """The response, with the thinking if a reasoning parser had split it off."""
     done = trajectory.completion
     return f"<think>\n{done.reasoning}\n</think>\n\n{done.content}" if done.reasoning else done.content

@@ -1,4 +1,4 @@
-"""Grading programs by running them on tests, in a sandbox."""
+"""Grades programs by running them on tests in a sandbox."""
 
 from pacore_lab.grading.code.code_grader import LcbOfficial as LcbOfficial
 from pacore_lab.grading.code.code_grader import LcbSubprocess as LcbSubprocess

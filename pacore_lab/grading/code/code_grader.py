@@ -19,15 +19,15 @@ from pacore_lab.grading.code.worker import End, Fault, Job, Limits, Worker
 from pacore_lab.types import Grade, Problem, Trajectory
 
 VERSION = 1
-"""Grows with every change that can change a verdict."""
+"""Increases with every change that can change a verdict."""
 _EXCEPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,59}")
 _LOAD = 0.1
-"""A program that waited for a CPU for this share of its wall time was slow through no fault of its own."""
+"""A program that waited for a CPU for more than this share of its wall limit was slow through no fault of its own."""
 _STOPPED = {"wall": "time limit", "cpu": "time limit", "threads": "process limit", "files": "file limit"}
 
 
 def code_of(text: str) -> str | None:
-    """What stands between the last two lines with ``` in them (LiveCodeBench's rule), None where that is nothing."""
+    """The text between the last two lines that contain ``` (LiveCodeBench's rule); None if that is empty."""
     lines = text.split("\n")
     fences = [number for number, line in enumerate(lines) if "```" in line]
     code = "\n".join(lines[fences[-2] + 1 : fences[-1]]) if len(fences) > 1 else ""
@@ -36,7 +36,7 @@ def code_of(text: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tests:
-    """A problem's tests, checked. Raises ValueError that says which is not as it should be."""
+    """A problem's tests, checked. Raises ValueError naming the malformed test."""
 
     jobs: tuple[tuple[str, str, str | None], ...]  # kind of run, input, function
     expected: tuple[Any, ...]  # text, or the value that a function returns
@@ -64,15 +64,15 @@ class _Tests:
 class _CodeGrader:
     """What both graders share. Reads `problem.reference["tests"]` ({"input", "output", "testtype"}) and "fn_name".
 
-    score: "all", 1.0 for a program that passes every test, and the first failure ends it; "share", the share of tests
-    passed, for which every test is run.
-    timeout: seconds of CPU per test. wall_timeout: seconds per test in all; a program that was kept from a CPU for so
-    long gets a second run with no other beside it.
-    memory_mb: address space of a program. output_mb: of its output, and of each file it writes.
+    score: "all" gives 1.0 if every test passes and stops at the first failure; "share" runs every test and gives the
+    share that pass.
+    timeout: seconds of CPU per test. wall_timeout: seconds per test in all; a program that reaches it because it lacked
+    a CPU is run once more, with no other program beside it.
+    memory_mb: address space of a program. output_mb: limit on its output and on each file it writes.
     workers: processes that run programs; None for one per CPU core.
     sandbox: "auto" takes the first that works of bubblewrap, unshare and landlock (`sandbox.py`).
-    allow_unsafe: where none works, run programs with limits only.
-    Raises ValueError for arguments out of range, and ConfigError in `start` where no sandbox works.
+    allow_unsafe: run programs with limits only if no sandbox works.
+    Raises ValueError for arguments out of range, and ConfigError in `start` if no sandbox works.
     """
 
     score: str = "all"
@@ -97,7 +97,7 @@ class _CodeGrader:
         if not 0 < self.timeout <= self.wall_timeout:
             raise ValueError(
                 f"grader.timeout is {self.timeout} and grader.wall_timeout {self.wall_timeout}; "
-                "give seconds above 0, and no less wall time than CPU time"
+                "give seconds above 0, and at least as much wall time as CPU time"
             )
         require_count("grader.memory_mb", self.memory_mb, least=128)
         require_count("grader.output_mb", self.output_mb)
@@ -123,7 +123,7 @@ class _CodeGrader:
         await self._pool.start()
 
     def extract(self, trajectory: Trajectory) -> str | None:
-        """The program; none of a trajectory that failed or was truncated."""
+        """The program; None if the trajectory failed or was truncated."""
         return None if trajectory.error or trajectory.truncated else code_of(trajectory.conclusion)
 
     async def classes(self, answers: Sequence[str | None]) -> list[int | None]:
@@ -131,7 +131,7 @@ class _CodeGrader:
         return [None] * len(answers)
 
     async def grade(self, problem: Problem, trajectory: Trajectory) -> Grade:
-        """details: "tests" there are, "ran", "passed", "share" (passed of all: a lower bound where not all ran),
+        """details: "tests" in all, "ran", "passed", "share" (passed of all tests: a lower bound if not all ran),
         "all_passed" and "first_failure"."""
         code = self.extract(trajectory)
         if "tests" not in problem.reference:
@@ -155,7 +155,7 @@ class _CodeGrader:
         return self._grade_of(code, verdicts, len(tests.jobs))
 
     async def close(self) -> None:
-        """End the workers; what is graded then, or later, is ungraded. Safe to call twice."""
+        """End the workers; programs still running, and later ones, are ungraded. Safe to call twice."""
         await self._pool.close()
 
     def _grade_of(self, code: str, verdicts: Sequence[str], tests: int) -> Grade:
@@ -175,7 +175,7 @@ class _CodeGrader:
         return Grade(score=score, answer=code, reason=failure, details=details)
 
     async def _run_all(self, code: str, tests: _Tests) -> list[str]:
-        """What is wrong with each test that ran, "" where it passed. Raises Fault."""
+        """The failure of each test that ran, "" for a pass. Raises Fault."""
         verdicts: list[str] = []
         while len(verdicts) < len(tests.jobs):
             async with self._pool.worker() as worker:
@@ -190,11 +190,11 @@ class _CodeGrader:
         return verdicts
 
     async def _run_some(self, worker: Worker, code: str, tests: _Tests, verdicts: list[str]) -> bool:
-        """Go on with the tests on one worker. True where the next has to be run again, alone."""
+        """Continue the tests on one worker. True if the next test has to be run again, alone."""
         for (mode, text, function), expected in list(zip(tests.jobs, tests.expected, strict=True))[len(verdicts) :]:
             try:
                 end = await worker.run(Job(mode=mode, code=code, input=text, function=function), self._limits)
-            except Fault:  # perhaps through no fault of this program
+            except Fault:  # perhaps not this program's fault
                 return True
             if self._unlucky(end):
                 return True
@@ -204,26 +204,26 @@ class _CodeGrader:
         return False
 
     def _unlucky(self, end: End) -> bool:
-        """Kept from the CPU until its wall time was up, or killed by somebody else (the machine is out of memory)."""
+        """The program lacked a CPU until its wall time was up, or another process killed it (out of memory)."""
         if end.stopped == "wall":
             return end.cpu <= self.timeout and end.waited > _LOAD * self.wall_timeout
         return end.status == -signal.SIGKILL and not end.stopped and end.cpu <= self.timeout
 
     async def _judge(self, end: End, mode: str, expected: Any) -> str:
-        """What is wrong with a test, "" for nothing. Raises Fault where the sandbox could not be entered."""
+        """What is wrong with a test's output, "" for a pass. Raises Fault if the program never entered the sandbox."""
         if not end.note.startswith("+") and not end.stopped:
             raise Fault(f"the sandbox was not entered: {end.note or 'no reason given'}")
         if failure := _failure(end, mode, self._limits):
             return failure
         text = end.output.decode("utf-8", "replace")
         same = same_text if isinstance(expected, str) and mode == self._script else same_value
-        if len(text) > 100_000:  # not on the event loop's time
+        if len(text) > 100_000:  # too long to compare on the event loop
             return "" if await asyncio.to_thread(same, text, expected) else "wrong answer"
         return "" if same(text, expected) else "wrong answer"
 
 
 def _failure(end: End, mode: str, limits: Limits) -> str:
-    """Why a program gave no output to compare, "" where it did. Short and of few kinds, so that they can be counted."""
+    """Why a program gave no output to compare, "" if it gave one. Short and of few kinds, so that it can be counted."""
     if end.stopped:
         return _STOPPED.get(end.stopped, "stopped")
     if end.cpu > limits.cpu:
@@ -258,9 +258,8 @@ class LcbOfficial(_CodeGrader):
     """Comparable to LiveCodeBench's runner (lcb_runner/evaluation/testing_util.py; arXiv 2403.07974).
 
     The same prelude, in-process stdin and comparison (`inside/program.py` lists its limits): correct programs that
-    iterate sys.stdin, or read lines from sys.stdin.buffer or open(0), fail here as they do there. Not the
-    same: every test gets a fresh process, so that nothing carries over from one test to the next; time is CPU time;
-    memory is limited.
+    iterate over sys.stdin, or read lines from sys.stdin.buffer or open(0), fail here as they do there. Three things
+    differ: every test gets a fresh process, so nothing carries over between tests; time is CPU time; memory is limited.
     """
 
     _name = "lcb_official"
@@ -272,8 +271,8 @@ class LcbOfficial(_CodeGrader):
 class LcbSubprocess(_CodeGrader):
     """Programs run as Python runs a file, with a real stdin and stdout, after LiveCodeBench's prelude of imports.
 
-    Its exit status must be 0. Of a function's result, tuples count as lists at any depth. Outputs are compared as by
-    `LcbOfficial`. Regrading a run with the other of the two lists where they disagree.
+    A program must exit with status 0. Tuples in a function's result count as lists at any depth. Outputs are compared
+    as by `LcbOfficial`. Regrading a run with the other grader lists where the two disagree.
     """
 
     _name = "lcb_subprocess"

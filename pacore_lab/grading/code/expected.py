@@ -1,6 +1,6 @@
-"""Whether a program's output is the expected one, as LiveCodeBench's runner decides it. Nothing here is executed.
+"""Decides whether a program's output is the expected one, by the rules of LiveCodeBench's runner. Executes nothing.
 
-The work is bounded by the expected output and one pass over the program's.
+The work is bounded by the expected output plus one pass over the program's output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _WORD = re.compile(r"\S+")
 
 
 def same_text(output: str, expected: str) -> bool:
-    """Line by line, without surrounding space; lines that differ as text must hold the same decimal numbers.
+    """Compares line by line, without surrounding space; lines that differ as text must hold the same decimal numbers.
 
     There is no tolerance: 0.50 is 0.5, and 0.3333 is not 0.33333.
     """
@@ -33,13 +33,13 @@ def _same_line(line: str, expected: str) -> bool:
         for found, wanted in zip_longest(_WORD.finditer(line), _WORD.finditer(expected)):
             if found is None or wanted is None or Decimal(found[0]) != Decimal(wanted[0]):
                 return False
-    except (InvalidOperation, ValueError):  # not a number, or a signalling one
+    except (InvalidOperation, ValueError):  # not a number, or a signalling NaN
         return False
     return True
 
 
 def same_value(output: str, expected: object) -> bool:
-    """The result of a call, as JSON, equals the expected value; 1 equals 1.0 and True, as in Python."""
+    """Whether a call's result, as JSON, equals the expected value; 1 equals 1.0 and True, as in Python."""
     try:
         return bool(json.loads(output) == expected)
     except (ValueError, RecursionError):

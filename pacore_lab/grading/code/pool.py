@@ -15,9 +15,9 @@ _PROBE = Job(mode="script", code="print(int(input()) + 1)", input="1\n")
 
 
 class Pool:
-    """Up to `size` workers, started when first needed, replaced when they fail or are left dirty.
+    """Up to `size` workers, started when first needed and replaced when they fail or leave something behind.
 
-    kinds: of sandbox, in the order of preference; the first that works here is `kind`.
+    kinds: sandboxes in order of preference. kind: the first that works here.
     """
 
     def __init__(self, *, size: int, kinds: Sequence[Kind], limits: Limits) -> None:
@@ -27,14 +27,14 @@ class Pool:
         self._idle: list[Worker] = []
         self._started: set[Worker] = set()
         self._busy = 0
-        self._alone = False  # somebody runs alone, or waits until it can
+        self._alone = False  # a program runs alone, or waits to
         self._changed = asyncio.Condition()
         self._starting = asyncio.Lock()
         self._closed = False
         self.kind: Kind | None = None
 
     async def start(self) -> None:
-        """Find the sandbox by running a program in it. Raises ConfigError where none works, and off Linux."""
+        """Find the sandbox by running a program in it. Raises ConfigError if none works, and off Linux."""
         if sys.platform != "linux":
             raise ConfigError("programs are graded on Linux only; run there, or set grader=none")
         async with self._starting:
@@ -54,12 +54,12 @@ class Pool:
             if tried:
                 raise ConfigError(
                     f"no sandbox for programs works here ({'; '.join(tried)}); install bubblewrap, or set "
-                    "grader.allow_unsafe=true to run what a model wrote with no protection but limits"
+                    "grader.allow_unsafe=true to run a model's programs with limits as their only protection"
                 )
 
     @contextlib.asynccontextmanager
     async def worker(self, *, alone: bool = False) -> AsyncIterator[Worker]:
-        """A worker for the block, `alone` with all others idle. Raises Fault where it cannot start."""
+        """A worker for the block; `alone` waits until all others are idle. Raises Fault if it cannot start."""
         async with self._changed:
             if alone:
                 await self._changed.wait_for(lambda: not self._alone)
@@ -89,7 +89,7 @@ class Pool:
                 self._changed.notify_all()
 
     async def close(self) -> None:
-        """End every worker; what runs, and whoever waits, gets a Fault. Safe to call twice."""
+        """End every worker; running and waiting programs get a Fault. Safe to call twice."""
         self._closed = True
         for worker in tuple(self._started):
             self._drop(worker)
@@ -115,12 +115,12 @@ class Pool:
 
 
 def kinds_of(sandbox: str, allow_unsafe: bool) -> tuple[Kind, ...]:
-    """What `grader.sandbox` and `grader.allow_unsafe` allow, in order. Raises ValueError."""
+    """The sandboxes that `grader.sandbox` and `grader.allow_unsafe` allow, in order. Raises ValueError."""
     unsafe: tuple[Kind, ...] = ("none",) if allow_unsafe else ()
     if sandbox == "auto":
         return (*KINDS, *unsafe)
     if sandbox == "none" and not allow_unsafe:
-        raise ValueError("grader.sandbox=none needs grader.allow_unsafe=true: programs then run with limits only")
+        raise ValueError("grader.sandbox=none needs grader.allow_unsafe=true: it runs programs with limits only")
     for kind in (*KINDS, *unsafe):
         if kind == sandbox:
             return (kind,)

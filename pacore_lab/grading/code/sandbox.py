@@ -1,13 +1,13 @@
 """The kinds of sandbox, and the command that starts a worker in each.
 
 bubblewrap  namespaces (user unless root, pid, network, IPC, host name, mounts), made by `bwrap`
-unshare     the same by ourselves (`inside/launch.py`), Linux 5.12 or newer
-landlock    no namespaces: Landlock (Linux 5.13 or newer) leaves Python and /usr to be read and nothing to be written,
-            /tmp included. It does not hide whether a file exists, nor its size and dates.
-none        limits only: for `grader.allow_unsafe=true`
+unshare     the same namespaces, made by the lab (`inside/launch.py`); Linux 5.12 or newer
+landlock    no namespaces: Landlock (Linux 5.13 or newer) lets a program read Python and /usr and write nothing, not
+            even in /tmp. It does not hide whether a file exists, nor its size and dates.
+none        limits only; needs `grader.allow_unsafe=true`
 
 In the first three a seccomp filter refuses new processes, sockets, signals to others, other views of the file system
-and memory that no limit counts (`inside/kernel.py`); x86_64 and aarch64 only.
+and memory outside the limits (`inside/kernel.py`); x86_64 and aarch64 only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pacore_lab.grading.code.inside.zygote import MAX_THREADS
 
 Kind: TypeAlias = Literal["bubblewrap", "unshare", "landlock", "none"]
 KINDS: tuple[Kind, ...] = ("bubblewrap", "unshare", "landlock")
-"""In the order of preference."""
+"""In order of preference."""
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); import inside.zygote as z; del sys.path[0]; z.main(sys.argv[2])"
 ENVIRONMENT = {
@@ -39,7 +39,7 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
 }
-"""All a program sees. Numerical libraries would reserve memory for each thread, which counts against its limit."""
+"""A program's whole environment. Numerical libraries would reserve memory per thread, counted against its limit."""
 _HERE = Path(__file__).parent
 _TMP_BYTES = 64 << 20
 _numbers = itertools.count()
@@ -57,7 +57,7 @@ def readable() -> list[str]:
 
 
 def command(kind: Kind) -> list[str]:
-    """The command of a worker; its standard input is the socket. Raises FileNotFoundError without bubblewrap."""
+    """A worker's command; its standard input is the socket. Raises FileNotFoundError if bubblewrap is not installed."""
     root = os.getuid() == 0
     shown = [*readable(), str(_HERE / "inside")] if kind == "landlock" else readable()
     settings = {
@@ -77,8 +77,8 @@ def command(kind: Kind) -> list[str]:
 
 
 def _own_count(kind: Kind) -> bool:
-    """Whether RLIMIT_NPROC counts a worker's threads alone: under a user id of its own, or in a user namespace that
-    counts for itself (Linux 5.14). Elsewhere it would count all that the user runs."""
+    """Whether RLIMIT_NPROC counts a worker's threads alone: under a user id of its own, or in a user namespace with its
+    own count (Linux 5.14). Elsewhere it would count everything the user runs."""
     if kind == "none":
         return False
     if os.getuid() == 0:
@@ -88,7 +88,7 @@ def _own_count(kind: Kind) -> bool:
 
 
 def _namespaces(root: bool) -> list[str]:
-    """Root needs no user namespace, and keeps what it takes to become somebody else (`zygote.main`)."""
+    """Root needs no user namespace, and keeps the capabilities to change its user (`zygote.main`)."""
     user = ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     rights = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     spaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
@@ -103,7 +103,7 @@ def _mounts(paths: Sequence[str]) -> list[str]:
         mounts += ["--symlink", f"/proc/self/fd{target}", f"/dev/{name}"]
     folders = {str(parent): None for path in paths for parent in reversed(Path(path).parents)}
     for folder in folders:
-        if folder not in ("/", "/tmp"):  # bwrap, as root, would make them for root alone
+        if folder not in ("/", "/tmp"):  # as root, bwrap would make them readable by root alone
             mounts += ["--perms", "0755", "--dir", folder]
     for path in paths:
         mounts += ["--ro-bind", os.path.realpath(path), path]

@@ -1,4 +1,4 @@
-"""One sandboxed process (`inside/zygote.py`) and the conversation with it. What comes back is not trusted."""
+"""One sandboxed process (`inside/zygote.py`) and the conversation with it. Its replies are not trusted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pacore_lab.grading.code.sandbox import ENVIRONMENT, Kind, command
 
 START_TIMEOUT = 60.0
 GRACE = 30.0
-"""Seconds beyond a program's own limit until a silent worker is given up."""
+"""Seconds beyond a program's own limit before a silent worker is given up."""
 _MAX_HEAD = 1 << 16
 
 
@@ -26,7 +26,7 @@ class Fault(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Of one program on one test: seconds of CPU and of wall time, bytes of memory, and of output and each file."""
+    """A program's limits on one test: seconds of CPU and wall time, bytes of memory, and of output and each file."""
 
     cpu: float
     wall: float
@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """mode: how `inside/program.py` runs the code. function: its name, for a call."""
+    """mode: how `inside/program.py` runs the code. function: the name to call, in the call modes."""
 
     mode: str
     code: str
@@ -48,9 +48,9 @@ class Job:
 class End:
     """How a program ended.
 
-    stopped: for which limit the zygote killed it ("wall", "cpu", "threads", "files"), "" for none. status: of its exit,
-    or minus a signal. note: "+" once confined, then "end" or the exception that ended it, as the program's own process
-    tells it. waited: seconds it was ready to run and had no CPU, known after "wall" only.
+    stopped: the limit for which the zygote killed it ("wall", "cpu", "threads", "files"), "" for none. status: its exit
+    status, or minus a signal. note: "+" once confined, then "end" or the exception that ended it, as reported by the
+    program's own process. waited: seconds it was ready to run without a CPU; known only after "wall".
     """
 
     stopped: str
@@ -63,7 +63,7 @@ class End:
 
 
 class Worker:
-    """Answers one job at a time. Whatever interrupts `run` leaves it unusable: `kill` it."""
+    """Runs one job at a time. An interrupted `run` leaves the worker unusable: `kill` it."""
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self._process = process
@@ -73,12 +73,12 @@ class Worker:
 
     @classmethod
     async def start(cls, kind: Kind) -> Worker:
-        """A worker that is ready. Raises Fault with what the sandbox says."""
+        """A worker that is ready. Raises Fault with the sandbox's message."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
             inherited = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-            process = subprocess.Popen(  # noqa: ASYNC220 - milliseconds, and it must be this thread that is the parent
+            process = subprocess.Popen(  # noqa: ASYNC220 - takes milliseconds, and this thread must be the parent
                 command(kind),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
@@ -104,7 +104,7 @@ class Worker:
         return worker
 
     async def run(self, job: Job, limits: Limits) -> End:
-        """The end of the program. Raises Fault."""
+        """Run the job and return its end. Raises Fault."""
         self.usable = False
         given = job.input.encode("utf-8", "replace") if job.mode == "script" else b""
         try:
@@ -124,14 +124,14 @@ class Worker:
         return end
 
     def kill(self) -> str:
-        """End the sandbox and all that is in it, at once. Safe to call twice. What it had to say is returned.
+        """End the sandbox and everything in it at once; return what it wrote to stderr. Safe to call twice.
 
-        Whoever waits in `run` gets a Fault, and calls this once more.
+        A caller waiting in `run` gets a Fault, and calls this once more.
         """
         self.usable = False
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
-        if not self._waiting:  # closed under a waiting event loop, a socket never wakes it
+        if not self._waiting:  # closing a socket under a waiting event loop never wakes the loop
             self._control.close()
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
@@ -172,7 +172,7 @@ class Worker:
 
 
 def _file(data: bytes) -> IO[bytes]:
-    """An unnamed file in memory, at its beginning."""
+    """An unnamed file in memory, positioned at its start."""
     file = open(os.memfd_create("pacore"), "w+b", buffering=0)  # noqa: SIM115 - the caller closes it
     view = memoryview(data)
     while view:

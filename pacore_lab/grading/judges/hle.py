@@ -1,4 +1,4 @@
-"""Humanity's Last Exam (arXiv 2501.14249): the benchmark's own judge and its confidences."""
+"""Humanity's Last Exam (arXiv 2501.14249): the benchmark's own judge, and the stated confidences it extracts."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ _PERCENT = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*(?:\|?\\?%\|?)?")
 
 @dataclass(frozen=True, kw_only=True)
 class HLE:
-    """`correct: yes` is 1.0, `no` 0.0, anything else ungraded. details: confidence in [0, 1], extracted, verdict.
+    """`correct: yes` is 1.0, `no` is 0.0, anything else is ungraded. details: confidence in [0, 1], extracted, verdict.
 
-    The benchmark binds its judge to a schema of these fields; so does this grader where the backend can, and reads them
-    from JSON or lines where it cannot. Published scores are those of one judge (o3-mini); another is another benchmark.
-    Votes: answers are the last `Answer:` lines, alike where their numbers or texts are, without a judge.
+    The benchmark binds its judge to a schema of these fields. So does this grader if the backend can; if not, it reads
+    the fields from JSON or lines. Published scores come from one judge (o3-mini); with another judge it is another
+    benchmark. For votes, answers are the last `Answer:` lines, alike if their numbers or texts are, without a judge.
     """
 
     costly = True

@@ -1,4 +1,4 @@
-"""A model that is asked for verdicts, on any backend, with every raw verdict kept."""
+"""A judge: a model asked for verdicts, on any backend. Every raw verdict is kept."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pacore_lab.sampling.store import Store
 from pacore_lab.types import ChatMessage, Model, Problem, Trajectory, conclusion, text_of
 
 Fields: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Names of a verdict's fields, each with its JSON schema."""
+"""The names of a verdict's fields, each with its JSON schema."""
 TEXT = {"type": "string"}
-"""The schema of a field of free text."""
+"""The schema of a free-text field."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What a judge said. text: after its own `</think>`. error: why there is none. id: of the raw text in the store."""
+    """A judge's reply. text: after its own `</think>`. error: why there is none. id: of the raw text in the store."""
 
     text: str
     tokens: int
@@ -34,11 +34,11 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """The judge's backend and model, as those of a run, and a trajectory store of its own, `store`.
+    """The judge's backend and model, as for a run, and its own trajectory store, `store`.
 
-    A question (prompt, judge, sampling parameters) is asked once: afterwards its verdict comes from the store, in later
-    runs too, with its tokens counted as if it had just been given.
-    concurrency: questions in flight at once. Raises ValueError for one below 1.
+    Each question (prompt, judge, sampling parameters) is asked once. Afterwards its verdict comes from the store, in
+    later runs too, and its tokens count as if it had just been given.
+    concurrency: questions in flight at once. Raises ValueError if it is below 1.
     """
 
     backend: Backend
@@ -57,7 +57,7 @@ class Judge:
         return f"judge {self.model.name} ({self.backend.fingerprint}, {params})"
 
     async def start(self) -> None:
-        """Raises LabError that says that it is about the judge."""
+        """Raises LabError, with a message that names the judge."""
         try:
             await self.backend.start()
             store = await Store.open(self.store)
@@ -68,9 +68,9 @@ class Judge:
         )
 
     async def ask(self, question: str, fields: Fields) -> Verdict:
-        """A backend that can is held to the fields, others are trusted with them.
+        """Ask one question. A backend with schemas is bound to the fields; others are trusted to give them.
 
-        Raises EngineDead or StoreError; a question that cannot be answered is a verdict with `error`.
+        Raises EngineDead or StoreError. A question that cannot be answered gives a verdict with `error`.
         """
         (dispatcher,) = self._dispatchers
         schema = None
@@ -91,7 +91,7 @@ class Judge:
         await dispatcher.slots.acquire(priority)
         flight = dispatcher.board(name, prompt, priority, schema=schema)
         try:
-            await asyncio.wait([flight.task])  # a cancelled asker does not take the verdict from others who wait for it
+            await asyncio.wait([flight.task])  # cancelling one asker leaves the verdict to the others
             said = flight.task.result()
         finally:
             dispatcher.leave(flight)
@@ -109,13 +109,13 @@ class Judge:
 
 
 def judged_text(trajectory: Trajectory) -> str | None:
-    """What a judge may see of a response: the text after the last `</think>`, None where thinking never ended."""
+    """The part of a response a judge may see: the text after the last `</think>`, None if the thinking never ended."""
     text = conclusion(trajectory.content)
     return None if text.lstrip().startswith("<think>") or not text.strip() else text.strip()
 
 
 def no_answer(problem: Problem, trajectory: Trajectory) -> tuple[float | None, str] | None:
-    """Score and reason where there is nothing to ask a judge about, None where there is."""
+    """Score and reason if there is nothing to ask a judge about, else None."""
     if not problem.gradable:
         return None, "no ground truth"
     if trajectory.error:
@@ -134,7 +134,7 @@ def filled(prompt: str, **values: str) -> str:
 
 
 def yes_or_no(value: str | None) -> float | None:
-    """1.0 or 0.0, None for anything else."""
+    """1.0 for yes, 0.0 for no, None for anything else."""
     return {"yes": 1.0, "no": 0.0}.get((value or "").lower().rstrip("."))
 
 
@@ -144,9 +144,9 @@ def question_of(problem: Problem) -> str:
 
 
 def fields_of(text: str, names: Sequence[str]) -> dict[str, str]:
-    """Named fields of a verdict: of its last JSON object that has one of them, else of lines `name: value`.
+    """The named fields of a verdict, from its last JSON object with any of them, else from its lines `name: value`.
 
-    The last line of a name counts. Values lose Markdown's stars and quotes; a name that is missing is absent.
+    The last line of a name counts. Values lose Markdown's stars and quotes; missing names are left out.
     """
     decoder = json.JSONDecoder()
     for start in sorted((found.start() for found in re.finditer(r"\{", text)), reverse=True)[:64]:

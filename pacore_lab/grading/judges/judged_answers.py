@@ -1,4 +1,4 @@
-"""Short answers by rules, and by a judge where rules cannot decide (IMO-AnswerBench, arXiv 2511.01846)."""
+"""Grades short answers by rules, and by a judge where the rules cannot decide (IMO-AnswerBench, arXiv 2511.01846)."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ FIELDS: Fields = {"reasoning": TEXT, "same": {"type": "string", "enum": ["yes", 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedAnswers:
-    r"""The last `\boxed{...}` as `MathGrader` grades it; a judge is asked only where the rules leave it open.
+    r"""The last `\boxed{...}` as `MathGrader` grades it; a judge is asked only where the rules cannot decide.
 
-    That is: math-verify found no verdict, or found two answers different that are not both plain numbers (it may have
-    read one of them wrongly). What rules call equal stays equal, two numbers are never put before a judge, and a
-    response without an answer is 0.0 as ever. Classes for votes are the rules', blind to the ground truth.
-    details: decided_by ("rules" or "judge"), verdict. The prompt is ours; the benchmark's AnswerAutoGrader is another.
+    That is: math-verify gave no verdict, or it found two answers different that are not both plain numbers (it may have
+    misread one). Answers that the rules call equal stay equal, two numbers never go to a judge, and a response without
+    an answer scores 0.0 as usual. Classes for votes come from the rules, blind to the ground truth.
+    details: decided_by ("rules" or "judge"), verdict. The prompt is ours; the benchmark's AnswerAutoGrader differs.
     """
 
     rules: MathGrader

@@ -31,11 +31,12 @@ _WORD = re.compile(r"\b(YES|NO)\b")
 
 @dataclass(frozen=True, kw_only=True)
 class MultiChallenge:
-    """1.0 where the judge's verdict is the problem's pass criterion, 0.0 where it is the other, else ungraded.
+    """1.0 if the judge's verdict is the problem's pass criterion, 0.0 if it is the other one, else ungraded.
 
-    Reads `question` and `pass_criteria` ("YES" or "NO") of `Problem.reference`. A verdict is the field `verdict`, else
-    the last YES or NO in capitals. The benchmark's overall score is the unweighted mean over its four axes, which are
-    the problems' groups. Published scores are those of one judge (gpt-4o-2024-08-06); another is another benchmark.
+    Reads `question` and `pass_criteria` ("YES" or "NO") of `Problem.reference`. The verdict is the field `verdict`,
+    else the last YES or NO in capitals. The benchmark's overall score is the unweighted mean over its four axes, which
+    are the problems' groups. Published scores come from one judge (gpt-4o-2024-08-06); with another judge it is another
+    benchmark.
     """
 
     comparable = False
@@ -50,7 +51,7 @@ class MultiChallenge:
         await self.judge.start()
 
     def extract(self, trajectory: Trajectory) -> str | None:
-        """A conversation's turn has no compact answer."""
+        """Always None: a turn of a conversation has no short answer."""
         return None
 
     async def classes(self, answers: Sequence[str | None]) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""PPO with a critic for small models, on one machine: TRL's loop, rollouts and training that share each prompt."""
+"""PPO with a critic for small models, on one machine: TRL's loop, with rollouts and training that share each prompt."""
 
 from pacore_lab.training.ppo.rollout import Rollout as Rollout
 from pacore_lab.training.ppo.rollout import sample as sample

@@ -1,4 +1,4 @@
-"""Train a small model on message pools with PPO and a critic; a command that was interrupted goes on when repeated.
+"""Train a small model on message pools, by PPO with a critic. Repeating an interrupted command continues the training.
 
     python -m pacore_lab.training.ppo --model FOLDER --records FILE --out OUT --m-min 8 --m-max 16 --steps 300
 
@@ -33,17 +33,17 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="as save_pretrained wrote it")
+    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="as save_pretrained writes it")
     parser.add_argument("--records", type=Path, required=True, metavar="FILE", help=".jsonl or .parquet")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="the training's folder")
     parser.add_argument("--m-min", type=int, required=True, help="fewest messages shown")
     parser.add_argument("--m-max", type=int, required=True, help="most messages shown")
-    parser.add_argument("--data-seed", type=int, default=0, help="of the order and the draws of messages; %(default)s")
+    parser.add_argument("--data-seed", type=int, default=0, help="seed of the order and message draws; %(default)s")
     parser.add_argument(
         "--prompt",
         default="strategies.prompts.published",
         metavar="NAME",
-        help="what builds P(x, M), as a _target_; %(default)s",
+        help="the builder of P(x, M), as a _target_; %(default)s",
     )
     said = parser.add_argument_group("settings", "see pacore_lab.training.ppo.settings")
     for field in fields(Settings):
@@ -80,9 +80,9 @@ def main() -> None:
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
-    """Raises ConfigError for what is no folder with a causal language model and a chat template."""
+    """Raises ConfigError if the folder does not hold a causal language model with a chat template."""
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"--model {folder} is no folder with a config.json; name one that save_pretrained wrote")
+        raise ConfigError(f"--model {folder} has no config.json; name a folder that save_pretrained wrote")
     import torch
     import transformers
 
@@ -90,7 +90,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         policy = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    except Exception as error:  # whatever a broken checkpoint makes transformers raise
+    except Exception as error:  # a broken checkpoint can raise anything in transformers
         raise ConfigError(f"--model {folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     if tokenizer.chat_template is None:
         raise ConfigError(f"--model {folder}: the tokenizer has no chat template; add chat_template.jinja")

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 def gae(
     rewards: torch.Tensor, values: torch.Tensor, lengths: torch.Tensor, *, gamma: float, lam: float
 ) -> torch.Tensor:
-    """Advantages [responses, tokens], 0 behind a response's end.
+    """Advantages [responses, tokens], 0 after a response's end.
 
-    rewards [responses], each paid with the last token; values [responses, tokens], of the state before each token;
-    lengths [responses]. A response that was cut off ends there like any other: nothing is bootstrapped.
+    rewards [responses]: each paid with the last token. values [responses, tokens]: of the state before each token.
+    lengths [responses]. A truncated response ends like any other: nothing is bootstrapped.
     """
     import torch
 
@@ -29,7 +29,7 @@ def gae(
 
 
 def whiten(advantages: torch.Tensor) -> torch.Tensor:
-    """To mean 0 and variance 1 over all tokens of a batch [tokens]."""
+    """Scale a batch's advantages [tokens] to mean 0 and variance 1."""
     spread = advantages.var(unbiased=False)
     return (advantages - advantages.mean()) * (spread + 1e-8).rsqrt()
 
@@ -37,7 +37,7 @@ def whiten(advantages: torch.Tensor) -> torch.Tensor:
 def clipped_loss(
     logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, clip: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per token [tokens]: PPO's loss, and whether it was clipped. old: log-probabilities the tokens were drawn with."""
+    """Per token [tokens]: PPO's loss, and whether it was clipped. old: log-probabilities at sampling time."""
     import torch
 
     ratio = (logprobs - old).exp()

@@ -1,4 +1,4 @@
-"""Episodes of the synthesis environment: instances by number, their rollouts, and the grades of these."""
+"""Episodes of the synthesis environment: instances by number, their rollouts and their grades."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pacore_lab.types import Completion, Grade, Prompt, Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A step's episodes. pieces: its graded responses; rewards and logprobs (of each token) by their places.
+    """One step's episodes. pieces: the graded responses. rewards, logprobs (of each token): by the responses' places.
 
     facts: for the log.
     """
@@ -32,7 +32,7 @@ class Batch:
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends a turn, of the generation config and of the tokenizer, as in the lab's own engines."""
+    """All tokens that end a turn, from the generation config and the tokenizer, as in the lab's own engines."""
     eos = model.generation_config.eos_token_id
     ids = eos if isinstance(eos, list) else [eos]
     return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
@@ -46,7 +46,7 @@ def render(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def trajectory(tokenizer: Any, rollout: Rollout, name: str, index: int = 0) -> Trajectory:
-    """A rollout as the lab's own engines would give it back."""
+    """A rollout as the lab's own engines would return it."""
     tokens = rollout.tokens[:-1] if rollout.finish_reason == "stop" else rollout.tokens
     text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     completion = Completion(content=text, finish_reason=rollout.finish_reason, generated_tokens=len(rollout.tokens))
@@ -54,10 +54,10 @@ def trajectory(tokenizer: Any, rollout: Rollout, name: str, index: int = 0) -> T
 
 
 class Episodes:
-    """Plays the steps of a training: `environment` by `tokenizer`, graded in the event loop of `runner`.
+    """Plays the steps of a training in `environment` with `tokenizer`, graded in the event loop of `runner`.
 
-    What a step sees and draws follows from (settings.seed, step) and the policy, so that a resumed training goes on as
-    it would have gone.
+    A step's instances and draws follow from (settings.seed, step) and the policy, so a resumed training continues
+    exactly as it would have.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Episodes:
         self.settings, self.runner = settings, runner
 
     def play(self, policy: Any, step: int, numbers: Sequence[int]) -> Batch:
-        """Raises ConfigError for a prompt that leaves no room for a response."""
+        """One step's batch. Raises ConfigError for a prompt that leaves no room for a response."""
         import torch
 
         started = time.perf_counter()
@@ -94,8 +94,8 @@ class Episodes:
         context = policy.config.get_text_config().max_position_embeddings
         if len(tokens) + self.settings.max_tokens > context:
             raise ConfigError(
-                f"record {instance.record!r} with {len(instance.messages)} messages is a prompt of {len(tokens)} "
-                f"tokens, and max_tokens is {self.settings.max_tokens}: the context holds {context}; lower one of them"
+                f"record {instance.record!r} with {len(instance.messages)} messages makes a prompt of {len(tokens)} "
+                f"tokens, and max_tokens is {self.settings.max_tokens}; the context holds {context}: lower one of them"
             )
         return tokens
 

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Log:
-    """Opened for a training that has made `step` steps: lines after it, and a torn one, are dropped."""
+    """A log for a training that has made `step` steps. Opening it drops later lines and an incomplete one."""
 
     def __init__(self, file: Path, step: int) -> None:
         self._file = file
@@ -22,7 +22,7 @@ class Log:
         self._started = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
 
     def add(self, facts: Mapping[str, Any]) -> None:
-        """Append a step's line, with the seconds spent so far in all of the training's processes, and show it."""
+        """Append and print a step's line, with the seconds spent so far over all processes of the training."""
         line = {**facts, "seconds": round(time.monotonic() - self._started, 2)}
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -30,7 +30,7 @@ class Log:
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last line that was torn by a kill is left out."""
+    """The lines of a log, without a last line that a kill left incomplete."""
     *whole, _ = file.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in whole]
 

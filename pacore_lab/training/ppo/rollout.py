@@ -1,4 +1,4 @@
-"""Rollouts in this process: each prompt is read once, all its responses are decoded together."""
+"""Rollouts in this process: each prompt is read once, and all its responses are decoded together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:
-    """A sampled response. tokens: without the prompt, the one that ended it included.
+    """A sampled response. tokens: without the prompt, including the token that ended it.
 
     logprobs: natural log-probability of each token under the distribution it was drawn from (after temperature).
     """
@@ -35,11 +35,11 @@ def sample(
     temperature: float = 1.0,
     rows: int = 1024,
 ) -> list[list[Rollout]]:
-    """n responses to each prompt, by plain sampling (top_p 1) with random numbers of `generator`, a CPU's.
+    """n responses to each prompt, by plain sampling (top_p 1) with random numbers from `generator`, on the CPU.
 
-    model: a transformers causal language model. prompts: token ids, 2 or more each. max_tokens: of a response.
-    rows: most responses decoded together; what is drawn does not depend on it, rounding aside.
-    Raises ConfigError for a model that does not attend plainly (see `attention.adopted`).
+    model: a transformers causal language model. prompts: token ids, 2 or more each. max_tokens: per response.
+    rows: the most responses decoded together; up to rounding, it does not change the draws.
+    Raises ConfigError for a model whose attention is not plain (see `shared_prompt.adopted`).
     """
     import torch
 
@@ -57,7 +57,7 @@ def sample(
 
 
 class _Batch:
-    """noise [prompts, n, max_tokens]: a token is where its number falls in the cumulated probabilities."""
+    """noise [prompts, n, max_tokens]: each number picks its token from the cumulative probabilities."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class _Batch:
         device = model.device
         self.noise = noise.flatten(0, 1).to(device)
         self.eos = torch.tensor(sorted(eos), device=device)
-        # The last token of a prompt is not prefilled: fed to the first step, it makes that step like every other.
+        # A prompt's last token is not prefilled: it is fed to the first step, which makes that step like the others.
         self.lengths = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
         ids = torch.zeros(self.count, int(self.lengths.max()), dtype=torch.long)
         for row, prompt in enumerate(prompts):
@@ -89,7 +89,7 @@ class _Batch:
         self.logprobs = torch.zeros(total, self.room, device=device)
         self.made = torch.full((total,), self.room, device=device)
         self.stopped = torch.zeros(total, dtype=torch.bool, device=device)
-        self.rows = torch.arange(total, device=device)  # which response each decoded row is
+        self.rows = torch.arange(total, device=device)  # the response of each decoded row
 
     def run(self) -> list[list[Rollout]]:
         for time in range(self.room):
@@ -129,7 +129,7 @@ class _Batch:
         self.made[ended] = time + 1
 
     def _drop_finished(self) -> None:
-        """Keep a rectangle of prompts by rows, when that saves a quarter: copying what is kept has its price too."""
+        """Shrink to a rectangle of prompts by rows if that saves a quarter: copying the rest has a cost too."""
         going = ~self.stopped[self.rows]
         prompts = self.plan.mask.shape[0]
         table = going.view(prompts, -1)

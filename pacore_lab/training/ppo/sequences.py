@@ -1,4 +1,4 @@
-"""A prompt with all its responses as one sequence, so that the prompt is computed once and trained through once."""
+"""A prompt and all its responses as one sequence, so that the prompt is computed and backpropagated only once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A prompt and some of its responses, as token ids; `places` say which responses of the batch these are."""
+    """A prompt and some of its responses, as token ids. places: which responses of the batch these are."""
 
     prompt: Sequence[int]
     responses: Sequence[Sequence[int]]
@@ -22,16 +22,16 @@ class Piece:
 
     @property
     def longest(self) -> int:
-        """Columns of a response: its last token predicts nothing and is left out, but no response is without any."""
+        """Columns per response: one less than its tokens, since the last token predicts nothing, but at least one."""
         return max(1, *(len(response) - 1 for response in self.responses))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A micro-batch. ids, positions [rows, columns]; `before` and `targets` [tokens], in the order of the pieces.
+    """A micro-batch. ids, positions [rows, columns]. before, targets [tokens], in the order of the pieces.
 
-    before: where in the flattened columns the state is from which a response token is predicted. lengths [responses]:
-    tokens of each. places [responses]: see `Piece`.
+    before: for each response token, the flattened column of the state that predicts it. lengths [responses]: tokens of
+    each. places [responses]: see `Piece`.
     """
 
     ids: torch.Tensor
@@ -44,7 +44,7 @@ class Packed:
 
 
 def split(pieces: Sequence[Piece], most: int) -> list[list[Piece]]:
-    """Pieces of like length together, at most `most` columns in a micro-batch; a piece beyond that is cut up."""
+    """Micro-batches of pieces of similar length, at most `most` columns each; larger pieces are cut up."""
     cut: list[Piece] = []
     for piece in pieces:
         size = max(1, (most - len(piece.prompt)) // piece.longest)
@@ -60,7 +60,7 @@ def split(pieces: Sequence[Piece], most: int) -> list[list[Piece]]:
 
 
 def pack(pieces: Sequence[Piece], device: torch.device) -> Packed:
-    """One micro-batch of pieces."""
+    """One micro-batch from pieces."""
     import torch
 
     prompt, response, count = _shape(pieces)
@@ -91,7 +91,7 @@ def pack(pieces: Sequence[Piece], device: torch.device) -> Packed:
 
 
 def log_probs(policy: Any, packed: Packed, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each response token and the entropy of the distribution it is drawn from: float32 [tokens]."""
+    """Log-probability of each response token, and the entropy of the distribution it comes from: float32 [tokens]."""
     import torch
 
     logits = policy.get_output_embeddings()(_states(policy.base_model, packed)).float() / temperature
@@ -108,7 +108,7 @@ def values(critic: Any, packed: Packed) -> torch.Tensor:
 
 
 def new_critic(policy: Any) -> Any:
-    """{"body", "head"}: the policy's body as it is now, and a linear head of zeros (every value is 0 at first)."""
+    """{"body", "head"}: a copy of the policy's current body, and a linear head of zeros (all values start at 0)."""
     import copy
 
     import torch
@@ -127,7 +127,7 @@ def _states(body: Any, packed: Packed) -> torch.Tensor:
 
 
 def _shape(pieces: Sequence[Piece]) -> tuple[int, int, int]:
-    """Columns of a prompt, columns of a response, responses of a row."""
+    """Columns per prompt, columns per response, responses per row."""
     return (
         max(len(piece.prompt) for piece in pieces),
         max(piece.longest for piece in pieces),

@@ -1,4 +1,4 @@
-"""What a training is told."""
+"""A training's settings."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pacore_lab.errors import require_count
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """PPO with a critic, strictly on-policy: every batch makes one step of the optimiser.
+    """PPO with a critic, strictly on-policy: each batch makes one optimiser step.
 
-    The paper (arXiv 2601.05593, section 2.2) gives instances, responses, gamma, lam, temperature, and that there is
-    neither a KL term nor an entropy bonus; it gives no learning rate for this stage. All else is ours.
+    The paper (arXiv 2601.05593, section 2.2) gives instances, responses, gamma, lam and temperature, and uses neither a
+    KL term nor an entropy bonus. It gives no learning rate for this stage. All other values are ours.
 
-    steps: of the optimiser, in all. instances, responses: (x, M) in a batch, and responses to each (2 or more).
-    max_tokens: of a response; those cut off get the reward the grader gives them.
-    lr, critic_lr: of AdamW, constant. critic_warmup: first steps, which train the critic alone.
-    clip: PPO's epsilon. The ratio is to the probabilities the tokens were drawn with, so it is 1 up to rounding.
-    max_grad_norm: of the policy and of the critic, each.
-    save_every: steps between checkpoints, two of which are kept. snapshot_every: steps between copies of the policy
-    that stay; 0 keeps the last alone. micro_batch: tokens of one forward pass, padding included.
+    steps: optimiser steps in all. instances, responses: (x, M) per batch, and responses to each (2 or more).
+    max_tokens: per response; a truncated response gets the reward the grader gives it.
+    lr, critic_lr: of AdamW, constant. critic_warmup: the number of first steps that train the critic alone.
+    clip: PPO's epsilon. The ratio is to the probabilities at sampling time, so it is 1 up to rounding.
+    max_grad_norm: for the policy and for the critic separately.
+    save_every: steps between checkpoints, of which two are kept. snapshot_every: steps between permanent copies of the
+    policy; 0 keeps only the last. micro_batch: tokens per forward pass, padding included.
     half: bfloat16 autocast in training (not in rollouts).
     Raises ValueError for values out of range.
     """
@@ -54,4 +54,4 @@ class Settings:
                 raise ValueError(f"{key} is {getattr(self, key)}; give a number above 0")
         for key in ("gamma", "lam"):
             if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key} is {getattr(self, key)}; it lies in [0, 1]")
+                raise ValueError(f"{key} is {getattr(self, key)}; it must lie in [0, 1]")

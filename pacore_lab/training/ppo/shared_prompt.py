@@ -1,8 +1,8 @@
 """Attention that reads a prompt once for all its responses, through transformers' AttentionInterface.
 
-The plan of a forward pass travels as a keyword argument through the model to every layer. Keys, values and queries are
-[rows, heads, tokens, dim]; queries of the heads that share a key head are laid out as more positions of it, so that
-keys are not repeated in memory.
+The plan of a forward pass is a keyword argument that the model passes to every layer. Keys, values and queries are
+[rows, heads, tokens, dim]. Queries of heads that share a key head are laid out as extra positions of that head, so keys
+are not repeated in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Plan(Protocol):
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """The shape of `query`, with the dim of `value`."""
+        """[rows, heads, tokens, dim], as `query` but with the dim of `value`."""
         ...
 
 
@@ -43,9 +43,10 @@ class Prefill:
 
 
 class Decode:
-    """One token for every row; `width` rows in turn share a prompt.
+    """Decodes one token for every row; each `width` consecutive rows share a prompt.
 
-    prompts: what `Prefill` kept. lengths [prompts]: real tokens of each. room: tokens a row may come to.
+    prompts: the `Prefill` with their keys and values. lengths [prompts]: real tokens of each. room: the most tokens a
+    row can get.
     """
 
     def __init__(self, prompts: Prefill, lengths: torch.Tensor, width: int, room: int) -> None:
@@ -59,7 +60,7 @@ class Decode:
         self.mask = _padding(lengths, self.keys[0].shape[2])[:, None, None]
 
     def keep(self, prompts: torch.Tensor, rows: torch.Tensor) -> None:
-        """Go on with these prompts and rows alone: as many rows of each prompt."""
+        """Continue with only these prompts and rows; every prompt keeps equally many rows."""
         self.keys, self.values = [k[prompts] for k in self.keys], [v[prompts] for v in self.values]
         self.own = [(keys[rows], values[rows]) for keys, values in self.own]
         self.mask = self.mask[prompts]
@@ -88,8 +89,8 @@ class Decode:
 class Shared:
     """Whole sequences [prompt, padded on the right | response | response ...], with gradients.
 
-    lengths [rows]: real tokens of each prompt. prompt, response: columns of each; every row has as many responses.
-    A response sees its prompt and itself. In float32, which is the faster one for short rows on a CPU too.
+    lengths [rows]: real tokens of each prompt. prompt, response: columns of each; all rows have equally many responses.
+    A response sees its prompt and itself. Computes in float32, which for short rows is faster even on a CPU.
     """
 
     def __init__(self, lengths: torch.Tensor, prompt: int, response: int) -> None:
@@ -100,7 +101,7 @@ class Shared:
         own = torch.zeros(response, response, device=lengths.device).masked_fill(later, float("-inf"))
         padding = _padding(lengths, prompt)[:, None].expand(-1, response, -1)
         self.mask = torch.cat([padding, own.expand(len(lengths), -1, -1)], -1)
-        self._wide: dict[tuple[int, int], torch.Tensor] = {}  # the layers are alike: made once for all of them
+        self._wide: dict[tuple[int, int], torch.Tensor] = {}  # made once, since all layers are alike
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
@@ -136,10 +137,10 @@ class Shared:
 
 @contextmanager
 def adopted(model: Any) -> Iterator[None]:
-    """Within it the causal language model attends through plans, and cannot be called without one.
+    """In the block, the causal language model attends through plans and cannot be called without one.
 
-    Raises ConfigError where its attention is not plainly causal over the whole text, or where its logits are more than
-    its output embedding: it would be trained on something it is not.
+    Raises ConfigError if its attention is not plainly causal over the whole text, or if its logits are not just its
+    output embedding: it would then be trained on something else.
     """
     before = model.config._attn_implementation
     if before == NAME:
@@ -166,7 +167,7 @@ def _adopt(model: Any) -> None:
             model.set_attn_implementation(NAME)
             states = model.base_model(input_ids=ids, use_cache=False, plan=plan).last_hidden_state
             found = model.get_output_embeddings()(states).float()
-    except Exception as error:  # whatever a model that does not know AttentionInterface raises
+    except Exception as error:  # a model without AttentionInterface can raise anything
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{name} cannot be trained here ({reason}); take a plain decoder, e.g. Qwen3") from error
     if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.std())):
@@ -184,7 +185,7 @@ def _attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in each layer; [rows, heads, tokens, dim] in, [rows, tokens, heads, dim] out."""
+    """Called by transformers in each layer; [rows, heads, tokens, dim] in, [rows, tokens, heads, dim] out."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return plan.attend(module.layer_idx, query, key, value, scale).transpose(1, 2).contiguous(), None
 
@@ -196,7 +197,7 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: 
 
 
 def _padding(lengths: torch.Tensor, columns: int) -> torch.Tensor:
-    """[rows, columns], to be added to scores: 0 where there is a token, -inf behind them."""
+    """[rows, columns], to add to scores: 0 at each token, -inf after the last."""
     import torch
 
     beyond = torch.arange(columns, device=lengths.device) >= lengths[:, None]

@@ -1,6 +1,6 @@
-"""The training loop: TRL's GRPOTrainer (loop, checkpoints, resumption) with rollouts, critic and loss of our own.
+"""The training loop: TRL's GRPOTrainer (loop, checkpoints, resumption) with our own rollouts, critic and loss.
 
-TRL has no PPO any more since 1.13. Of GRPO nothing is left but the plumbing: the advantages are those of a critic.
+TRL has had no PPO since 1.13. Only the plumbing of GRPO is left: the advantages come from a critic.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
             model=policy,
             reward_funcs=_unused,
             args=_arguments(settings, out),
-            # a row is an instance's number; the loop repeats each for its group
+            # a row is an instance's number; the loop repeats it for its group
             train_dataset=Dataset.from_dict({"prompt": range(settings.steps * settings.instances)}),
             processing_class=episodes.tokenizer,
             optimizers=(optimizer, schedule),
@@ -60,7 +60,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.critic.train()
 
     def _send_telemetry(self) -> None:
-        """A training tells nobody."""
+        """Send nothing."""
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -70,7 +70,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return self.episodes.play(self.accelerator.unwrap_model(self.model), self.state.global_step, numbers)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Play the step's episodes and leave the gradients of the whole batch in policy and critic."""
+        """Play the step's episodes, and leave the whole batch's gradients in policy and critic."""
         import torch
 
         if self.lines is None:
@@ -92,7 +92,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return total
 
     def _learn_values(self, packs: Sequence[Packed], batch: Batch) -> dict[str, Any]:
-        """Backward through the critic. Its targets are the advantages over what it said, so one pass is enough."""
+        """Backward through the critic. Its targets are the advantages plus its own values, so one pass is enough."""
         import torch
 
         rewards = torch.tensor(batch.rewards, device=self.args.device)
@@ -123,7 +123,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _learn_policy(
         self, packs: Sequence[Packed], batch: Batch, advantages: Sequence[torch.Tensor]
     ) -> dict[str, Any]:
-        """Backward through the policy; none while the critic warms up, when the log-probabilities are for the log."""
+        """Backward through the policy, except in the critic's warm-up: then the log-probabilities are only logged."""
         import torch
 
         total = sum(len(packed.targets) for packed in packs)
@@ -152,7 +152,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.settings.half)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Called after a step, before its checkpoint; the line at the end of all is TRL's own and is left out."""
+        """Called after a step, before its checkpoint. TRL's own final line is left out."""
         if "grad_norm" not in logs:
             return
         assert self.lines is not None
@@ -174,7 +174,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return str(self._draft or self.out)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Written beside its place and then moved there, so that a kill leaves the last one whole."""
+        """Write it beside its place and then move it there, so that a kill leaves the last one complete."""
         import torch
 
         name = f"checkpoint-{self.state.global_step}"
@@ -199,7 +199,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """The whole checkpoints in a training's folder, oldest first."""
+    """The complete checkpoints in a training's folder, oldest first."""
     return sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
 
 
@@ -222,16 +222,16 @@ def _arguments(settings: Settings, out: Path) -> Any:
         save_steps=settings.save_every,
         disable_dropout=True,
         gradient_checkpointing=False,
-        bf16=False,  # autocast is our own, around the forward passes of training alone
+        bf16=False,  # our own autocast covers only training's forward passes
         dataloader_pin_memory=False,
         disable_tqdm=True,
-        use_cache=True,  # of the saved config; here nothing is cached
+        use_cache=True,  # for the saved config; nothing is cached here
         report_to="none",
     )
 
 
 def _table(flat: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[tokens] of responses one after another -> [responses, tokens] padded with 0, and the mask that undoes it."""
+    """[tokens] of consecutive responses -> [responses, tokens] padded with 0, and the mask that undoes it."""
     import torch
 
     inside = torch.arange(int(lengths.max()), device=flat.device) < lengths[:, None]

@@ -16,15 +16,15 @@ from pacore_lab.training.environment import SynthesisEnvironment
 from pacore_lab.training.ppo.settings import Settings
 
 FREE = ("steps", "save_every", "snapshot_every", "micro_batch")
-"""Settings that may change when a training goes on."""
+"""Settings that may change when a training is resumed."""
 
 
 def train(policy: Any, tokenizer: Any, environment: SynthesisEnvironment, settings: Settings, out: Path) -> None:
-    """Train `policy`, a transformers causal language model, in place; what is in `out` is gone on with.
+    """Train `policy`, a transformers causal language model, in place; a training in `out` is resumed.
 
     Step t, slot s plays environment.instance(t * instances + s). out gets log.jsonl (a line per step), checkpoint-STEP
     (the last two), policy-STEP (as save_pretrained writes it) and settings.json.
-    Raises ConfigError for a model that cannot be trained here, and where `out` holds another training.
+    Raises ConfigError for a model that cannot be trained here, and if `out` holds another training.
     """
     from pacore_lab.training.ppo.batches import Episodes, stop_tokens
     from pacore_lab.training.ppo.shared_prompt import adopted
@@ -73,6 +73,6 @@ def _claim(out: Path, described: dict[str, Any]) -> None:
                 if key not in FREE and before[part].get(key) != value:
                     raise ConfigError(
                         f"{out} holds a training with {key} {before[part].get(key)!r}, not {value!r}; name another "
-                        "folder, or train on with what it was begun with"
+                        "folder, or resume with the settings it began with"
                     )
     write_json(file, described)

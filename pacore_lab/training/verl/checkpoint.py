@@ -1,9 +1,9 @@
-"""A copy of a checkpoint whose own config says YaRN, for trainer and engine alike.
+"""Copies a checkpoint and writes YaRN into the copy's config, for the trainer and the engine alike.
 
     python -m pacore_lab.training.verl.checkpoint FOLDER --to FOLDER [--factor 2.0] [--original 65536]
 
-verl's override_config does not reach RoPE on current transformers. The attention temperature stays as it was
-(attention_factor 1, as in `model=pacore_8b`). For transformers 5 and vLLM; SGLang knows no attention_factor.
+verl's override_config does not reach RoPE on current transformers. The attention temperature stays unchanged
+(attention_factor 1, as in `model=pacore_8b`). For transformers 5 and vLLM; SGLang has no attention_factor.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ FACTOR, ORIGINAL = 2.0, 65536
 
 
 def stretched(found: Mapping[str, Any], factor: float = FACTOR, original: int = ORIGINAL) -> dict[str, Any]:
-    """A config.json with YaRN, whether its rope_theta stands in rope_parameters (transformers 5) or alone (4).
+    """A config.json with YaRN, whether its rope_theta is inside rope_parameters (transformers 5) or on its own (4).
 
-    factor: of `original` tokens, which the model was trained with. Raises ConfigError where there is RoPE scaling
-    already, and where there is no theta.
+    factor: the context becomes this multiple of `original` tokens, the context in training. Raises ConfigError if there
+    is RoPE scaling already, or no theta.
     """
     if factor < 1 or original < 1:
         raise ConfigError(f"--factor {factor:g} and --original {original}; give 1 or more for both")
     rope = dict(found.get("rope_parameters") or found.get("rope_scaling") or {})
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
-        raise ConfigError(f"its config.json has RoPE of type {kind!r} already; name the checkpoint as it was trained")
+        raise ConfigError(f"its config.json already has RoPE of type {kind!r}; name the checkpoint as it was trained")
     theta = rope.get("rope_theta", found.get("rope_theta"))
     if theta is None:
-        raise ConfigError("its config.json has no rope_theta; RoPE cannot be scaled without")
+        raise ConfigError("its config.json has no rope_theta; RoPE cannot be scaled without it")
     others = {key: value for key, value in found.items() if key not in ("rope_scaling", "rope_theta")}
     return {
         **others,
@@ -56,13 +56,11 @@ def stretched(found: Mapping[str, Any], factor: float = FACTOR, original: int = 
 
 
 def prepare(source: Path, to: Path, factor: float = FACTOR, original: int = ORIGINAL) -> None:
-    """Weights and tokenizer are linked where the file system can, else copied. `to` must not be there yet."""
+    """Copy a checkpoint to the new folder `to`, hard-linking weights and tokenizer if the file system can."""
     if not (source / "config.json").is_file():
-        raise ConfigError(
-            f"{source} has no config.json; name the folder of a checkpoint (for one of the hub: hf download)"
-        )
+        raise ConfigError(f"{source} has no config.json; name a checkpoint folder (from the hub: hf download)")
     if to.exists():
-        raise ConfigError(f"{to} is there already; name a new folder")
+        raise ConfigError(f"{to} already exists; name a new folder")
     try:
         made = stretched(json.loads((source / "config.json").read_text("utf-8")), factor, original)
     except ValueError as error:
@@ -74,7 +72,7 @@ def prepare(source: Path, to: Path, factor: float = FACTOR, original: int = ORIG
         draft.mkdir(parents=True)
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name != "config.json":
-                _link_or_copy(file.resolve(), draft / file.name)  # hub caches hold links
+                _link_or_copy(file.resolve(), draft / file.name)  # the hub's cache holds links
         (draft / "config.json").write_text(json.dumps(made, indent=2) + "\n", "utf-8")
         draft.rename(to)
     except OSError as error:
@@ -99,7 +97,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="the checkpoint as it was trained")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the copy goes")
-    parser.add_argument("--factor", type=float, default=FACTOR, help="times as many tokens; %(default)s")
+    parser.add_argument("--factor", type=float, default=FACTOR, help="context multiplier; %(default)s")
     parser.add_argument("--original", type=int, default=ORIGINAL, metavar="N", help="tokens as trained; %(default)s")
     given = parser.parse_args()
     prepare(given.folder, given.to, given.factor, given.original)

@@ -3,8 +3,8 @@
     data.custom_cls.path=pkg://pacore_lab.training.verl.dataset data.custom_cls.name=SynthesisDataset
 
 One pass over the data set is the whole training, steps * train_batch_size instances. The environment goes through the
-problems epoch by epoch, in a new order and with new messages each time, and all of that follows from (data.seed, n):
-whatever the number of loader processes, a training that resumes draws what it would have drawn.
+problems epoch by epoch, in a new order and with new messages each time. All of that follows from (data.seed, n), so a
+resumed training draws what it would have drawn, whatever the number of loader processes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from pacore_lab.training.verl.reward import ground_truth
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """`data.synthesis` of the trainer's config. steps: iterations in all, those before a resumption included.
+    """`data.synthesis` of the trainer's config. steps: iterations in all, including those before a resumption.
 
-    prompt: dotted name of what makes P(x, M)'s builder. |M| is uniform in [m_min, m_max].
-    Raises ValueError for a number of steps that is none.
+    prompt: dotted name of the factory of P(x, M)'s builder. |M| is uniform in [m_min, m_max].
+    Raises ValueError if `steps` is not a positive whole number.
     """
 
     steps: int
@@ -53,7 +53,7 @@ class Settings:
 class SynthesisDataset(RLHFDataset):  # type: ignore[misc]
     """data.train_files: one file of records, JSON lines or parquet (`pacore_lab.training.records`).
 
-    Raises ConfigError for settings that would change what is drawn behind the environment's back, and DataError for
+    Raises ConfigError for settings that would change the environment's draws without its knowledge, and DataError for
     records that cannot be read and, from an item, for a prompt longer than data.max_prompt_length.
     """
 
@@ -62,11 +62,11 @@ class SynthesisDataset(RLHFDataset):  # type: ignore[misc]
     def _read_files_and_tokenize(self) -> None:
         for key, wanted in self.REFUSED.items():
             if self.config.get(key, wanted) != wanted:
-                raise ConfigError(f"data.{key} is {self.config[key]}; the environment draws, so set it to {wanted}")
+                raise ConfigError(f"data.{key} is {self.config[key]}; set it to {wanted}, since the environment draws")
         if len(self.data_files) != 1:
             raise ConfigError(f"data.train_files names {len(self.data_files)} files; join their records in one")
         if self.seed is None:
-            raise ConfigError("data.seed is not set; give a number, from which all draws follow")
+            raise ConfigError("data.seed is not set; give a number, which determines all draws")
         _require_visible_think(self.tokenizer)
         settings = Settings.of(self.config.get("synthesis"))
         environment = SynthesisEnvironment(
@@ -84,7 +84,7 @@ class SynthesisDataset(RLHFDataset):  # type: ignore[misc]
 
 
 class _Draws:
-    """verl's rows, made when they are asked for."""
+    """verl's rows, made on demand."""
 
     def __init__(self, environment: SynthesisEnvironment, size: int, count: Any, most: int, prompt_key: str) -> None:
         self._environment, self._size, self._count, self._most = environment, size, count, most
@@ -104,7 +104,7 @@ class _Draws:
         if tokens > self._most:
             raise DataError(
                 f"instance {number}, record {instance.record!r} with {len(instance.messages)} messages: the prompt has "
-                f"{tokens} tokens, data.max_prompt_length is {self._most}; sieve the records with "
+                f"{tokens} tokens, but data.max_prompt_length is {self._most}; sieve the records with "
                 "python -m pacore_lab.training.verl.lengths"
             )
         domain = "code" if instance.problem.reference else "math"
@@ -118,7 +118,7 @@ class _Draws:
 
 
 def _require_visible_think(tokenizer: Any) -> None:
-    """verl decodes responses without special tokens; where </think> is one, nothing would tell thinking from answer."""
+    """verl decodes responses without special tokens; if </think> were one, nothing would mark the end of thinking."""
     ids = tokenizer("a</think>b", add_special_tokens=False)["input_ids"]
     if "</think>" not in tokenizer.decode(ids, skip_special_tokens=True):
         raise ConfigError("the tokenizer has </think> as a special token; make it an ordinary added token")

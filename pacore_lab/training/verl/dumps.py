@@ -1,9 +1,9 @@
-"""The paper's curves from what verl dumped: a log for `pacore_lab.training.curves`, a JSON object per step.
+"""The paper's curves from verl's dumps: writes a log for `pacore_lab.training.curves`, a JSON object per step.
 
     python -m pacore_lab.training.verl.dumps OUT/rollouts --metrics OUT/metrics --to OUT/log.jsonl
 
-rollouts: trainer.rollout_data_dir, a file {step}.jsonl of every response. metrics: a folder of verl's file logger, from
-which come the lengths in tokens; a file per start of the training, of which a later one counts.
+rollouts: trainer.rollout_data_dir, with a file {step}.jsonl of all responses. metrics: the folder of verl's file
+logger, which has the lengths in tokens, with a file per start of the training; later files take precedence.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Response:
 
 
 def read_response(line: str, where: str) -> Response | None:
-    """None for what verl put in to fill a batch. Raises DataError for what our data set did not ask."""
+    """None for a response that verl added to fill a batch. Raises DataError for one our data set did not ask for."""
     try:
         found = json.loads(line)
         if str(found["uid"]).startswith("pad"):
@@ -62,7 +62,7 @@ def read_response(line: str, where: str) -> Response | None:
 
 
 def summary(step: int, responses: Iterable[Response], length: float | None) -> dict[str, Any]:
-    """A line of the log. reward: mean over graded responses, None where there are none; length: mean tokens."""
+    """A line of the log. reward: mean over graded responses, None if there are none. length: mean tokens."""
     by_domain: dict[str, list[Response]] = {}
     for response in responses:
         by_domain.setdefault(response.domain, []).append(response)
@@ -81,7 +81,7 @@ def _figures(responses: list[Response]) -> dict[str, Any]:
 
 
 def lengths(folder: Path) -> dict[int, float]:
-    """Mean response length in tokens by step, the last file that has a step counting. Files by name, a time say."""
+    """Mean response length in tokens by step; the last file with a step counts. Files are in order of name (a time)."""
     found: dict[int, float] = {}
     for file in _files(folder, "--metrics"):
         for where, text in _lines(file):
@@ -96,10 +96,10 @@ def lengths(folder: Path) -> dict[int, float]:
 
 
 def log(rollouts: Path, tokens: Mapping[int, float]) -> Iterator[dict[str, Any]]:
-    """Lines of the log, steps ascending."""
+    """The lines of the log, steps ascending."""
     files = _files(rollouts, "rollouts")
     if strange := [file for file in files if not file.stem.isdigit()]:
-        raise DataError(f"{strange[0]}: its name is no step; leave this file out")
+        raise DataError(f"{strange[0]}: its name is not a step; leave this file out")
     for file in sorted(files, key=lambda file: int(file.stem)):
         step = int(file.stem)
         found = (read_response(text, where) for where, text in _lines(file))
@@ -114,7 +114,7 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    """A last line without its end is of a trainer at work."""
+    """The complete lines of a file, each with its place; a last line without a newline is still being written."""
     try:
         with file.open(encoding="utf-8", newline="\n") as stream:
             for number, text in enumerate(stream, start=1):
@@ -132,7 +132,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("rollouts", type=Path, help="folder of trainer.rollout_data_dir")
-    parser.add_argument("--metrics", type=Path, required=True, metavar="FOLDER", help="of verl's file logger")
+    parser.add_argument("--metrics", type=Path, required=True, metavar="FOLDER", help="folder of verl's file logger")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="where the log goes: .jsonl")
     given = parser.parse_args()
     tokens = lengths(given.metrics)

@@ -1,9 +1,9 @@
-"""Leave out problems whose longest P(x, M) is too long for the trainer.
+"""Leaves out problems whose longest P(x, M) is too long for the trainer.
 
     python -m pacore_lab.training.verl.lengths FILE --checkpoint FOLDER --prompt strategies.prompts.published --to FILE
 
-verl cuts too long a prompt off at its left without a word. The data set refuses such a prompt when it is drawn, which
-would end the training; this takes them out before it begins.
+verl silently cuts a prompt that is too long at its left. The data set refuses such a prompt when it is drawn, which
+would end the training; this command removes them beforehand.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pacore_lab.types import Message, Prompt
 
 M_MAX = 24
 TOKENS = 32768
-_SPARE = 2  # tokens per message: texts and template may be cut into tokens differently once they are joined
+_SPARE = 2  # tokens per message: joined texts and template may be tokenized differently
 
 
 def prompt_builder(name: str) -> PromptBuilder:
@@ -33,13 +33,13 @@ def prompt_builder(name: str) -> PromptBuilder:
         builder: PromptBuilder = pkgutil.resolve_name(name)()
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"prompt is {name!r}, which makes no prompt builder ({error}); name one, strategies.prompts.published say"
+            f"prompt is {name!r}, which makes no prompt builder ({error}); name one like strategies.prompts.published"
         ) from None
     return builder
 
 
 def token_counter(tokenizer: Any, chat: Mapping[str, Any] | None = None) -> Callable[[Prompt], int]:
-    """Tokens of a conversation in the checkpoint's chat template, up to where its answer begins."""
+    """Counts a conversation's tokens in the checkpoint's chat template, up to the start of its answer."""
 
     def count(prompt: Prompt) -> int:
         turns = [dict(turn) for turn in prompt]
@@ -50,7 +50,7 @@ def token_counter(tokenizer: Any, chat: Mapping[str, Any] | None = None) -> Call
 
 
 def longest(record: Record, m_max: int, prompt: PromptBuilder, tokenizer: Any) -> int:
-    """An upper bound on the tokens of P(x, M) for |M| up to m_max: with the messages of most tokens, and a few more."""
+    """An upper bound on the tokens of P(x, M) for |M| up to m_max: with the longest messages, and a small margin."""
     count = token_counter(tokenizer)
     if not m_max:
         return count(prompt(record.problem, ()))
@@ -61,7 +61,7 @@ def longest(record: Record, m_max: int, prompt: PromptBuilder, tokenizer: Any) -
 
 
 def within(records: Iterable[Record], m_max: int, tokens: int, prompt: PromptBuilder, tokenizer: Any) -> Sieved:
-    """Keep records with m_max messages whose longest prompt has at most `tokens` tokens."""
+    """Keep records that have m_max messages and whose longest prompt has at most `tokens` tokens."""
     kept: list[Record] = []
     dropped: Counter[str] = Counter()
     for record in records:
@@ -82,8 +82,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, help="records: .jsonl or .parquet")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FOLDER", help="whose tokenizer counts")
-    parser.add_argument("--prompt", required=True, metavar="NAME", help="dotted name of what makes the prompt builder")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FOLDER", help="its tokenizer counts")
+    parser.add_argument("--prompt", required=True, metavar="NAME", help="dotted name of the prompt builder's factory")
     parser.add_argument("--m-max", type=int, default=M_MAX, metavar="N", help="most messages shown; %(default)s")
     parser.add_argument("--tokens", type=int, default=TOKENS, metavar="N", help="data.max_prompt_length; %(default)s")
     add_arguments(parser)
@@ -103,7 +103,7 @@ def _tokenizer(folder: Path) -> Any:
 
     try:
         return transformers.AutoTokenizer.from_pretrained(str(folder))
-    except Exception as error:  # whatever a broken checkpoint makes transformers raise
+    except Exception as error:  # a broken checkpoint can raise anything in transformers
         raise ConfigError(
             f"--checkpoint {folder}: no usable tokenizer ({' '.join(str(error).split())[:200]}); name a folder with one"
         ) from None

@@ -1,4 +1,4 @@
-"""verl's naive reward manager, which also tells the reward whether a response was cut off.
+"""verl's naive reward manager, which also tells the reward whether a response was truncated.
 
 reward.reward_manager.source=importlib reward.reward_manager.name=Truncating
 reward.reward_manager.module.path=pkg://pacore_lab.training.verl.manager
@@ -13,9 +13,9 @@ from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManage
 
 
 class Truncating(NaiveRewardManager):  # type: ignore[misc]
-    """A response that ends with no end-of-turn token was cut off: extra_info["truncated"].
+    """A response without an end-of-turn token at its end was truncated: extra_info["truncated"].
 
-    vLLM's "length" does not come this far, and what a response boxed in thoughts that never ended is no answer.
+    vLLM's "length" does not reach this point, and a box inside thinking that never ended is not an answer.
     """
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any, **others: Any) -> None:
@@ -30,7 +30,7 @@ class Truncating(NaiveRewardManager):  # type: ignore[misc]
         mask = single.batch["attention_mask"][0]
         length = int(mask[len(mask) - len(responses) :].sum())
         cut = length > 0 and int(responses[length - 1]) not in self._ends
-        own = np.empty(1, dtype=object)  # responses to one prompt may share theirs
+        own = np.empty(1, dtype=object)  # responses to one prompt may share this dict
         own[0] = {**single.non_tensor_batch.get("extra_info", [{}])[0], "truncated": cut}
         single.non_tensor_batch["extra_info"] = own
         found: dict[str, Any] = await super().run_single(single)
@@ -38,7 +38,7 @@ class Truncating(NaiveRewardManager):  # type: ignore[misc]
 
 
 def _ends(checkpoint: Path, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends a turn, of the tokenizer and of the checkpoint's generation config, if it has one."""
+    """All tokens that end a turn, from the tokenizer and from the checkpoint's generation config, if it has one."""
     from transformers import GenerationConfig
 
     ids = [tokenizer.eos_token_id]

@@ -2,9 +2,10 @@
 
     reward.custom_reward_function.path=pkg://pacore_lab.training.verl.reward
 
-verl needs a number for every response. One that could not be graded (a fault of the grader, not of the response) is
-logged as a warning and gets UNGRADED: as good as 0 to the trainer, which so takes it for wrong, and told apart from a
-wrong one in the trainer's dump. Raising instead would leave it out of batch and dump, where nothing counts it.
+verl needs a number for every response. A response that could not be graded (a fault of the grader, not of the response)
+is logged as a warning and gets UNGRADED. To the trainer that is as good as 0, so it takes the response for wrong; in
+the trainer's dump the two can be told apart. If we raised instead, the response would be missing from batch and dump,
+where nothing counts it.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from pacore_lab.training.records import read_records
 from pacore_lab.types import Completion, Trajectory
 
 UNGRADED = 2.0**-100
-"""The score of an ungraded response. No grade is so small, and float32, bfloat16 and JSON keep it to the bit."""
+"""The score of an ungraded response. No grade is this small; float32, bfloat16 and JSON hold it exactly."""
 _log = logging.getLogger(__name__)
 
 
 def ground_truth(instance: Instance, number: int) -> str:
-    """What of an instance travels to the reward and into the trainer's dump, as JSON.
+    """The parts of an instance that go to the reward and into the trainer's dump, as JSON.
 
-    The tests of a code problem do not: the dump would hold them once per response.
+    Tests of a code problem are left out: the dump would hold them once per response.
     """
     return json.dumps(
         {
@@ -56,12 +57,12 @@ async def compute_score(
     records: str,
     workers: int,
 ) -> float:
-    """The reward in [0, 1]: 0 or 1 for mathematics, the share of tests passed for code; UNGRADED for no grade.
+    """The reward in [0, 1]: 0 or 1 for mathematics, the share of tests passed for code; UNGRADED without a grade.
 
-    solution_str: the whole response. extra_info["truncated"] (`manager.Truncating`): it was cut off, so that its
-    conclusion is none. records: the file that the data set draws from. workers: programs that run at once in this
-    process. A coroutine, so that verl awaits it on its reward worker's loop and grades are made beside one another.
-    Raises DataError for a record that is not in the file, ConfigError where there is no sandbox for programs.
+    solution_str: the whole response. extra_info["truncated"] (`manager.Truncating`): whether the response was
+    truncated, so that it has no conclusion. records: the file the data set draws from. workers: programs that run at
+    once in this process. This is a coroutine, so verl awaits it on its reward worker's loop and grades concurrently.
+    Raises DataError for a record that is not in the file, ConfigError if there is no sandbox for programs.
     """
     graders = _graders(records, workers)
     told = json.loads(ground_truth)
@@ -79,7 +80,7 @@ async def compute_score(
 
 
 class _Graders:
-    """Problems and graders of a reward worker. For one event loop, as such a worker has."""
+    """A reward worker's problems and graders, for the one event loop such a worker has."""
 
     def __init__(self, records: Path, workers: int) -> None:
         self.problems = {record.id: record.problem for record in read_records(records)}
@@ -90,7 +91,7 @@ class _Graders:
         self._starts: dict[str, asyncio.Task[None]] = {}
 
     async def of(self, domain: str) -> Grader:
-        """Started by whoever asks first; the others wait for it."""
+        """The domain's grader. The first caller starts it; the others wait for the start."""
         grader = self._graders[domain]
         if domain not in self._starts:
             self._starts[domain] = asyncio.create_task(grader.start())

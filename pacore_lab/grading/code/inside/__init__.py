@@ -1,1 +1,1 @@
-"""What runs inside the sandbox. Only the standard library and siblings: nothing else of the lab is visible there."""
+"""Runs inside the sandbox. Imports only the standard library and siblings: nothing else of the lab is visible there."""

@@ -1,4 +1,4 @@
-"""Small things the zygote does with files, and with what the kernel says about processes."""
+"""The zygote's small tasks: clearing folders, reading a socket, and asking the kernel about processes and paths."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import stat
 
 
 def clear(folder: str, device: int | None = None) -> None:
-    """Remove what is in `folder`, other mounts excepted. Raises OSError or RecursionError where it cannot."""
+    """Remove the contents of `folder`, except other mounts. Raises OSError or RecursionError if it cannot."""
     device = os.stat(folder).st_dev if device is None else device
     try:
         names = list(os.scandir(folder))
-    except PermissionError:  # a program may shut its own folders
+    except PermissionError:  # a program may have closed its own folders
         os.chmod(folder, 0o700)
         names = list(os.scandir(folder))
     for entry in names:
@@ -20,22 +20,22 @@ def clear(folder: str, device: int | None = None) -> None:
             continue
         if stat.S_ISDIR(found.st_mode):
             clear(entry.path, device)
-            if not any(os.scandir(entry.path)):  # else it leads to another mount
+            if not any(os.scandir(entry.path)):  # not empty if it leads to another mount
                 os.rmdir(entry.path)
         else:
             os.unlink(entry.path)
 
 
 def read_some(descriptor: int) -> str:
-    """What has been sent, at most 100 bytes."""
+    """What has been sent so far, at most 100 bytes."""
     try:
         return os.read(descriptor, 100).decode("ascii", "replace")
-    except BlockingIOError:  # whoever could still write was not ours to end
+    except BlockingIOError:  # a process that we could not end still holds the other end
         return ""
 
 
 def run_delay(pid: int) -> float:
-    """Seconds that threads of `pid` were ready to run and had no CPU; infinite where the kernel does not tell."""
+    """Seconds that threads of `pid` were ready to run without a CPU; 1e9 if the kernel does not tell."""
     total = 0
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -47,7 +47,7 @@ def run_delay(pid: int) -> float:
 
 
 def world_readable(path: str) -> bool:
-    """Whether any user can get into the folder."""
+    """Whether every user can enter the folder."""
     while path != "/":
         if not os.stat(path).st_mode & 0o001:
             return False

@@ -1,4 +1,4 @@
-"""What Linux offers beyond Python's standard library: prctl, capabilities, seccomp filters and Landlock, by ctypes."""
+"""Linux features outside Python's standard library, through ctypes: prctl, capabilities, seccomp filters, Landlock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-"""Those a sandbox has."""
+"""The devices in a sandbox."""
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -19,7 +19,7 @@ _syscall.restype = ctypes.c_long
 
 
 def check(result: int, what: str) -> int:
-    """`result`, unless it is negative. Raises OSError that says what failed."""
+    """`result` if it is not negative; else raises OSError naming what failed."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}")
@@ -38,15 +38,15 @@ def prctl(option: int, value: int, pointer: ctypes.Array[ctypes.c_char] | None =
 
 
 def drop_capabilities() -> None:
-    """No capability from here on, whatever the user id; none comes back through a program that is executed."""
+    """Drop all capabilities, whatever the user id; a program that is executed later cannot regain any."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     header = struct.pack("Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
     check(_libc.capset(header, bytes(24)), "capset")
 
 
-# seccomp: what a program has no business with. Numbers of x86_64 and of aarch64; None where the call does not exist.
+# seccomp: calls a program has no business making. Numbers for x86_64 and aarch64; None where there is no such call.
 _REFUSED: dict[str, tuple[int | None, int]] = {
-    # other processes: none may be started (a thread is a `clone` too, see below), watched, steered or signalled
+    # other processes: no starting (a thread is a `clone` too, see below), watching, steering or signalling
     "fork": (57, -1),
     "vfork": (58, -1),
     "ptrace": (101, 117),
@@ -67,9 +67,9 @@ _REFUSED: dict[str, tuple[int | None, int]] = {
     "ioprio_set": (251, 30),
     "migrate_pages": (256, 238),
     "move_pages": (279, 239),
-    # the network, and Unix sockets of services that listen on this machine
+    # the network, and Unix sockets of services on this machine
     "socket": (41, 198),
-    # memory that no limit counts
+    # memory outside every limit
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
@@ -79,7 +79,7 @@ _REFUSED: dict[str, tuple[int | None, int]] = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
-    # metadata of files, which Landlock does not guard
+    # file metadata, which Landlock does not guard
     "truncate": (76, 45),
     "chmod": (90, -1),
     "fchmod": (91, 52),
@@ -134,7 +134,7 @@ _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 
 def seccomp_filter(pid: int) -> bytes:
-    """A filter for process `pid`: no new process, socket, signal to others, or anything else of `_REFUSED`.
+    """A filter for process `pid`: no new processes or sockets, no signals to others, no other call of `_REFUSED`.
 
     A refused call fails with EPERM. Raises OSError on a machine whose call numbers are not in the table.
     """
@@ -155,13 +155,13 @@ def seccomp_filter(pid: int) -> bytes:
         code.append((_RETURN, 0, 0, _ALLOW))
 
     code.extend([(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, arch), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)])
-    code.extend([(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)])  # the x32 numbers are another way in
+    code.extend([(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)])  # x32 numbers would evade the filter
     unless("clone", _ANY_BIT, CLONE_THREAD)
     unless("kill", _EQUAL, pid)
     unless("tgkill", _EQUAL, pid)
     unless("prlimit64", _EQUAL, 0)
     unless("prctl", _EQUAL, PR_SET_PDEATHSIG, inverted=True)
-    when(_CLONE3, errno.ENOSYS)  # its flags are out of a filter's sight; libc falls back to clone
+    when(_CLONE3, errno.ENOSYS)  # a filter cannot see its flags; libc falls back to clone
     for numbers in _REFUSED.values():
         when(numbers[column], errno.EPERM)
     code.append((_RETURN, 0, 0, _ALLOW))
@@ -169,7 +169,7 @@ def seccomp_filter(pid: int) -> bytes:
 
 
 def install(program: bytes) -> None:
-    """Install a seccomp filter for this process, for good. It must have given up new privileges before."""
+    """Install a seccomp filter for this process, for good. The process must have set no_new_privs before."""
     text = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(text))
     prctl(PR_SET_SECCOMP, 2, ctypes.create_string_buffer(head, len(head)))
@@ -179,15 +179,15 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 
 
 def landlock_abi() -> int:
-    """The kernel's Landlock version. Raises OSError where there is none."""
+    """The kernel's Landlock version. Raises OSError if there is none."""
     return call("landlock", 444, None, 0, 1)
 
 
 def landlock(readable: Sequence[str], devices: Iterable[str]) -> int:
-    """A ruleset, as a file descriptor for `restrict`: `readable` can be read and executed, `devices` written too.
+    """A ruleset, as a file descriptor for `restrict`: `readable` can be read and executed, `devices` also written.
 
-    Everything else is refused: opening, creating, renaming, removing files; TCP from ABI 4 on; signals to others and
-    abstract Unix sockets from ABI 6 on. Not guarded by Landlock: metadata (stat says whether a file exists), UDP.
+    It refuses everything else: opening, creating, renaming and removing files; TCP from ABI 4 on; signals to others and
+    abstract Unix sockets from ABI 6 on. Landlock does not guard metadata (stat says whether a file exists) or UDP.
     """
     abi = landlock_abi()
     files = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
@@ -198,7 +198,7 @@ def landlock(readable: Sequence[str], devices: Iterable[str]) -> int:
         try:
             target = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            continue  # what is not there need not be readable
+            continue  # a missing path needs no rule
         allowed = access if os.path.isdir(path) else access & ~_READ_DIR
         call("landlock_add_rule", 445, ruleset, 1, struct.pack("=Qi", allowed, target), 0)
         os.close(target)

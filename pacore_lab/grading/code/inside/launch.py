@@ -1,7 +1,7 @@
-"""A sandbox of our own for machines without bubblewrap: new namespaces, and a root file system with what Python needs.
+"""The lab's own sandbox, for machines without bubblewrap: new namespaces, and a root file system with Python's needs.
 
-An ordinary user gets the rights for it from a user namespace, root has them. Runs before `zygote.main`, in the same
-interpreter; raises OSError where the machine forbids it.
+An ordinary user gets the rights to make it from a user namespace; root has them. Runs before `zygote.main` in the same
+interpreter. Raises OSError if the machine forbids it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(readable: Sequence[str], tmp_bytes: int) -> None:
-    """Return in a child that is the first process of its namespaces; this process waits for it and ends with it."""
+    """Return in a child that is the first process of its namespaces; this process waits for the child and exits."""
     uid, gid = os.getuid(), os.getgid()
     kernel.check(_libc.unshare(ctypes.c_int(_OTHERS if uid == 0 else _OTHERS | _USER)), "unshare")
     if uid:
@@ -34,7 +34,7 @@ def enter(readable: Sequence[str], tmp_bytes: int) -> None:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     child = os.fork()
     if child:
-        os.close(0)  # the socket belongs to the child: it must end with it
+        os.close(0)  # the socket must close when the child ends
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     _new_root(readable, tmp_bytes)
@@ -46,7 +46,7 @@ def _mount(source: str, target: str, kind: str | None, flags: int, options: str 
 
 
 def _protect(target: str, flags: int) -> None:
-    """mount_setattr(2), with all mounts below."""
+    """mount_setattr(2) on `target` and all mounts below it."""
     attributes = struct.pack("QQQQ", flags, 0, 0, 0)
     kernel.call("mount_setattr", _MOUNT_SETATTR, _HERE, target.encode(), _RECURSIVE, attributes, len(attributes))
 
@@ -79,7 +79,7 @@ def _new_root(readable: Sequence[str], tmp_bytes: int) -> None:
 
 
 def _show(source: str, path: str, protection: int) -> None:
-    """The file or folder `source` of the old tree as `path` of the new one."""
+    """Bind the file or folder `source` of the old tree to `path` in the new one."""
     source, target = f"/old{source}", f"/new{path}"
     if os.path.lexists(target) or not os.path.exists(source):
         return

@@ -1,8 +1,8 @@
-"""One program on one test, in a process of its own that `zygote.py` has forked and confined. Never returns.
+"""Runs one program on one test, in a process that `zygote.py` has forked and confined for it. Never returns.
 
-Three ways to run it. "script": as Python runs a file, with a real stdin and stdout. "wrapped": as LiveCodeBench's
-runner does (lcb_runner/evaluation/testing_util.py), inside a function, with stand-ins for stdin and stdout. "call" and
-"strict call": a function of the program is called and its result goes out as JSON.
+There are three ways to run it. "script" runs it as Python runs a file, with a real stdin and stdout. "wrapped" runs it
+inside a function with stand-ins for stdin and stdout, as LiveCodeBench's runner does
+(lcb_runner/evaluation/testing_util.py). "call" and "strict call" call one of its functions and send the result as JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-# The modules whose names LiveCodeBench puts before every program, with the modules themselves for all but the last two.
+# LiveCodeBench puts the names of these modules before every program, and the modules themselves except the last two.
 _MODULES = (
     "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys json"
 )
@@ -32,7 +32,7 @@ PRELUDE = "\n".join(
     + ["sys.setrecursionlimit(50000)"]
 )
 _AFTER_PRELUDE = "import sys\n"
-"""Stands for the prelude in the source: a `from __future__` import that follows it is a SyntaxError there."""
+"""Replaces the prelude in the source: a `from __future__` import after it is a SyntaxError, as after the prelude."""
 _ABSENT = {
     "os": "kill system putenv remove removedirs rmdir fchdir setuid fork forkpty killpg rename renames truncate "
     "replace unlink fchmod fchown chmod chown chroot lchflags lchmod lchown getcwd chdir",
@@ -40,12 +40,12 @@ _ABSENT = {
     "subprocess": "Popen",
 }
 RESULT, NOTE = 1, 3
-"""Descriptors: what is compared (stdout, or the result of a call), and how the program ended."""
+"""Descriptors: the output to compare (stdout, or a call's result), and a note on how the program ended."""
 
 
 def warm() -> types.ModuleType:
-    """A module with the names of the prelude. What Python builds at first use is built: a fork inherits both."""
-    sys.set_int_max_str_digits(50_000)  # as LiveCodeBench does: some answers have more than Python's 4,300 digits
+    """A module with the prelude's names. Also triggers what Python builds on first use; a fork inherits both."""
+    sys.set_int_max_str_digits(50_000)  # as LiveCodeBench: some answers exceed Python's 4,300 digits
     module = types.ModuleType("__main__")
     exec(PRELUDE, module.__dict__)
     sample = "import re\nclass A:\n  def f(self, n): return [str(i) for i in range(n)]\nA().f(3)"
@@ -58,19 +58,19 @@ def warm() -> types.ModuleType:
 
 
 def run(job: dict[str, Any], prelude: types.ModuleType) -> NoReturn:
-    """Execute the program and end this process, with the kind of its end on NOTE.
+    """Execute the program and end this process, leaving on NOTE how the program ended.
 
-    job: "mode", "code", "input", and "function" for a call. prelude: what `warm` gave.
+    job: "mode", "code", "input", and "function" for a call. prelude: the module that `warm` returned.
     """
-    leave, tell, status = os._exit, os.write, 1  # before a program replaces them
+    leave, tell, status = os._exit, os.write, 1  # taken before a program can replace them
     try:
-        tell(NOTE, b"+")  # confined, and no fault of ours from here on: a program cannot take this back
+        tell(NOTE, b"+")  # confined: failures are the program's own from here on, and it cannot take this back
         note = "end"
         try:
             status = _MODES[job["mode"]](job, prelude)
         except MemoryError:
             note = "MemoryError"
-        except BaseException as error:  # whatever a program raises ends only itself
+        except BaseException as error:  # an exception ends only this program
             note = type(error).__name__
         tell(NOTE, note.encode("ascii", "replace")[:80])
     finally:
@@ -78,10 +78,10 @@ def run(job: dict[str, Any], prelude: types.ModuleType) -> NoReturn:
 
 
 def _named(module: types.ModuleType, name: str, **more: Any) -> dict[str, Any]:
-    """The namespace for the program, known under its name: dataclasses and pickle look it up there.
+    """The program's namespace, registered as module `name`: dataclasses and pickle look it up there.
 
-    Not a copy of the prelude's: this process was forked for this program, and copying 700 references costs more than
-    the rest of a small test (each dirties a page).
+    It is the prelude's own namespace, not a copy. This process was forked for this program, and copying 700 references
+    would cost more than the rest of a small test, because each copy dirties a page.
     """
     sys.modules[name] = module
     module.__dict__.update(more, __name__=name)
@@ -97,19 +97,19 @@ def _script(job: dict[str, Any], prelude: types.ModuleType) -> int:
         exec(compile(job["code"], "<program>", "exec"), names)
     except SystemExit as end:
         status = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
-    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter does at its end: wait for the threads
+    threading._shutdown()  # type: ignore[attr-defined]  # wait for threads, as the interpreter does at exit
     atexit._run_exitfuncs()
     sys.stdout.flush()
     return status
 
 
 def _wrapped(job: dict[str, Any], prelude: types.ModuleType) -> int:
-    """LiveCodeBench's way, its limits included.
+    """Run the program in LiveCodeBench's way, its limits included.
 
-    The statements become the body of a function, so that `global` finds no module variable. `from sys import stdin`
-    is executed before the stand-in is in place: what it gets (`_original`) can be read, but not iterated or read as
-    bytes, and what `from sys import stdout` gets is not seen. The stand-in has no iterator, and its buffer knows only
-    its first line. sys.exit counts as a normal end.
+    The statements become the body of a function, so `global` finds no module variable. `from sys import stdin` runs
+    before the stand-in is in place: the program gets `_original`, which can be read but neither iterated nor read as
+    bytes. Output through `from sys import stdout` is lost. The stand-in has no iterator, and its buffer knows only its
+    first line. sys.exit counts as a normal end.
     """
     names = _guarded(prelude, job["code"])
     sys.stdin, sys.stdout = _original(job["input"]), open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
@@ -125,9 +125,9 @@ def _wrapped(job: dict[str, Any], prelude: types.ModuleType) -> int:
 
 
 def _guarded(prelude: types.ModuleType, code: str) -> dict[str, Any]:
-    """A module as LiveCodeBench's guard leaves it: no `quit`, no `help`, five modules that cannot be imported, and None
-    for what changes files and processes."""
-    if any(name in code for name in ("numpy", "scipy", "pandas", "sklearn")):  # the runner has loaded numpy before
+    """The namespace that LiveCodeBench's guard leaves: no `quit`, no `help`, five modules that cannot be imported, and
+    None in place of functions that change files and processes."""
+    if any(name in code for name in ("numpy", "scipy", "pandas", "sklearn")):  # the runner loads numpy before the guard
         with contextlib.suppress(ImportError):
             importlib.import_module("numpy")
     for module, absent in _ABSENT.items():
@@ -137,7 +137,7 @@ def _guarded(prelude: types.ModuleType, code: str) -> dict[str, Any]:
 
 
 def _as_function(code: str) -> ast.Module:
-    """`wrapped_function` of the program's statements, its imports before it; a last `if __name__ ...` unpacked."""
+    """`wrapped_function` with the program's statements, its imports first and a final `if __name__ ...` unpacked."""
     tree = ast.parse(code)
     last = tree.body[-1] if tree.body else None
     if isinstance(last, ast.If) and ast.unparse(last.test) == "__name__ == '__main__'":
@@ -152,8 +152,8 @@ def _as_function(code: str) -> ast.Module:
 
 
 def _original(text: str) -> io.TextIOWrapper:
-    """The empty stdin of LiveCodeBench's runner with the three functions that it patches: lines without newlines, which
-    end in StopIteration."""
+    """The empty stdin of LiveCodeBench's runner, with its three patched functions. `readline` gives lines without
+    newlines and ends in StopIteration."""
     lines: Iterator[str] = iter(text.split("\n"))
     file = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until the process ends
     file.__dict__.update(read=lambda *_: text, readline=lambda *_: next(lines), readlines=lambda *_: text.split("\n"))
@@ -161,7 +161,7 @@ def _original(text: str) -> io.TextIOWrapper:
 
 
 class _Stdin:
-    """LiveCodeBench's stand-in for stdin. It has no `__iter__`, on purpose."""
+    """LiveCodeBench's stand-in for stdin. It deliberately has no `__iter__`."""
 
     def __init__(self, text: str) -> None:
         self._file = io.StringIO(text)
@@ -181,13 +181,13 @@ class _Buffer:
 
 
 def _call(job: dict[str, Any], prelude: types.ModuleType, *, strict: bool = False) -> int:
-    """`Solution().function(*arguments)`, or a function of the module; a tuple counts as a list.
+    """Calls `Solution().function(*arguments)`, or a function of the module; a tuple counts as a list.
 
-    strict: only at the top, as in LiveCodeBench, where a tuple inside a list equals no list.
+    strict: a tuple counts as a list only at the top, as in LiveCodeBench; inside a list it equals no list.
     """
     names = _guarded(prelude, job["code"]) if strict else _named(prelude, "tmp_sol")
     result = os.dup(RESULT)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), RESULT)  # what the program prints is nobody's business
+    os.dup2(os.open(os.devnull, os.O_WRONLY), RESULT)  # the program's own printing is discarded
     exec(compile(_AFTER_PRELUDE * strict + job["code"], "<program>", "exec"), names)
     name = job["function"]
     function = getattr(names["Solution"](), name) if "class Solution" in job["code"] else names[name]
@@ -203,14 +203,14 @@ def _call(job: dict[str, Any], prelude: types.ModuleType, *, strict: bool = Fals
 
 
 def _is_json(value: Any) -> bool:
-    """No tuple inside a list and no key but a string: JSON would make them equal to what they are not."""
+    """Whether JSON keeps the value distinct: no tuple inside it, and only strings as keys."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
     return not isinstance(value, tuple) and (not isinstance(value, list) or all(map(_is_json, value)))
 
 
 def _plain(value: Any) -> Any:
-    """A numpy scalar, a Decimal or a Fraction as a number, where that is the same number."""
+    """A numpy scalar, Decimal or Fraction as a JSON number, if that is the same number. Raises TypeError otherwise."""
     if hasattr(value, "item"):
         return value.item()
     if hasattr(value, "as_integer_ratio"):

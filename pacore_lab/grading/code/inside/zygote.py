@@ -1,9 +1,9 @@
-"""The warm process of a worker, inside the sandbox: forks a confined process per test and leaves nothing of it behind.
+"""A worker's warm process, inside the sandbox: forks a confined process for each test and leaves nothing of it behind.
 
-A request is a message of limits (JSON) with three files: the job, standard input, and one for the output. Only the
-forked process reads them: the zygote's memory, which every later program inherits, never holds a program, an input or
-an output. The answer is a JSON object behind four bytes of length. End of file on the socket ends the zygote, and with
-it whatever still runs. A forked process has no descriptor of the zygote's, and cannot trace or signal it.
+A request is a message of limits (JSON) with three files: the job, standard input, and the output to write. Only the
+forked process reads them, so the zygote's memory, which every later program inherits, never holds a program, an input
+or an output. The reply is a JSON object after four bytes of length. End of file on the socket ends the zygote and
+everything it still runs. A forked process has none of the zygote's descriptors and cannot trace or signal it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import Any
 from . import chores, kernel, program
 
 POLL = 0.05
-"""Seconds between two looks at the threads and files of a running program."""
+"""Seconds between two checks of a running program's threads and files."""
 MAX_THREADS = 64
 MAX_FILES = 64
 MAX_ENTRIES = 4096
-"""Files a program may make in /tmp."""
+"""How many files a program may make in /tmp."""
 STACK = 8 << 20
-"""Bytes; LiveCodeBench runs under the usual 8 MB as well. Judges give a script more."""
+"""Bytes; LiveCodeBench also runs under the usual 8 MB. Contest judges give a script more."""
 DEEP_STACK = 120 << 20
 _PLACE_OF_PID = 0x5EEDF00D
 
@@ -44,20 +44,20 @@ class Zygote:
         self._control = control
         self._kind: str = settings["kind"]
         self._namespaces = self._kind in ("bubblewrap", "unshare")
-        if self._namespaces and os.getpid() != 1:  # `_sweep` kills all it can see
+        if self._namespaces and os.getpid() != 1:  # `_sweep` kills every process it can see
             raise OSError("not the first process of a pid namespace")
         self._threads: int | None = settings["threads"]
         self._prelude = program.warm()
         confined = self._kind != "none"
         self._filter = kernel.seccomp_filter(_PLACE_OF_PID) if confined else b""
         self._ruleset: int | None = None
-        if self._kind == "landlock":  # at a high number, out of the way of a child's descriptors
+        if self._kind == "landlock":  # at a high number, clear of a child's descriptors
             ruleset = kernel.landlock(settings["readable"], kernel.DEVICES)
             self._ruleset = fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, 10)
             os.close(ruleset)
 
     def serve(self) -> None:
-        """Until the socket ends, or something of a program could not be removed: the sandbox then goes as a whole."""
+        """Serve until the socket ends, or until a program leaves something irremovable: the whole sandbox then goes."""
         clean = True
         while clean:
             message, descriptors, _, _ = socket.recv_fds(self._control, 4096, 3)
@@ -74,8 +74,8 @@ class Zygote:
         self._control.sendall(struct.pack("!I", len(body)) + body)
 
     def _run(self, limits: dict[str, Any], job: int, given: int, output: int) -> dict[str, Any]:
-        """The end of the program, in the terms of `pacore_lab.grading.code.worker.End`."""
-        # Of a pipe a program could open the other end, through /proc, and take back what was written.
+        """Run one program and return its `pacore_lab.grading.code.worker.End`, as a dict without the output."""
+        # Through /proc a program could open the other end of a pipe and take back what it wrote; not so with a socket.
         note, told = (end.detach() for end in socket.socketpair())
         os.set_blocking(note, False)
         try:
@@ -104,7 +104,7 @@ class Zygote:
                     os.close(descriptor)
 
     def _watch(self, child: int, started: float, limit: float, cpu: float) -> tuple[str, float]:
-        """Wait until the child ends or must end: why it was stopped ("" if it was not), seconds it waited for a CPU."""
+        """Wait for the child to end or kill it: the limit it broke ("" if none), and seconds it waited for a CPU."""
         handle = os.pidfd_open(child)
         poll = select.poll()
         poll.register(handle, select.POLLIN)
@@ -114,7 +114,7 @@ class Zygote:
             while not stopped:
                 left = started + limit - time.monotonic()
                 ready = dict(poll.poll(max(0.0, min(left, POLL)) * 1000))
-                if self._control.fileno() in ready:  # the grader is gone, or speaks out of turn
+                if self._control.fileno() in ready:  # the grader is gone, or broke the protocol
                     self._kill(child)
                     sys.exit(0)
                 if handle in ready:
@@ -129,14 +129,14 @@ class Zygote:
         return stopped, waited
 
     def _excess(self, child: int, cpu: float) -> str:
-        """Which limit is exceeded that the kernel does not enforce, or not exactly."""
+        """The exceeded limit, of those that the kernel does not enforce, or not exactly; "" for none."""
         try:
-            if time.clock_gettime(~child << 3 | 2) > cpu:  # its CPU clock, as clock_getcpuclockid(3) names it
+            if time.clock_gettime(~child << 3 | 2) > cpu:  # the child's CPU clock, see clock_getcpuclockid(3)
                 return "cpu"
             if len(os.listdir(f"/proc/{child}/task")) > MAX_THREADS:
                 return "threads"
         except OSError:
-            pass  # it has just ended
+            pass  # the child has just ended
         if self._namespaces:
             tmp = os.statvfs("/tmp")
             if tmp.f_files - tmp.f_ffree > MAX_ENTRIES:
@@ -148,18 +148,18 @@ class Zygote:
         self._kill_group(child)
 
     def _kill_group(self, child: int) -> None:
-        """Without a sandbox a program may start processes; those that stay in its group end with it."""
+        """Without a sandbox a program may start processes; kill those that stayed in its group."""
         if self._kind == "none":
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
 
     def _sweep(self, child: int) -> bool:
-        """End what a program left running, remove what it left in /tmp. False where something could not be removed."""
+        """End processes a program left running and clear /tmp. False if something could not be removed."""
         self._kill_group(child)
         if not self._namespaces:
             return True
         with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)  # all of this pid namespace but its first process, which this is
+            os.kill(-1, signal.SIGKILL)  # all of this pid namespace but its first process: us
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.waitpid(-1, 0)
@@ -197,7 +197,7 @@ class Zygote:
 
     def _limit(self, limits: dict[str, Any], *, deep: bool) -> None:
         values = {
-            resource.RLIMIT_CPU: 2 * math.ceil(limits["cpu"]),  # counted in ticks: on a busy machine, too many
+            resource.RLIMIT_CPU: 2 * math.ceil(limits["cpu"]),  # the kernel counts ticks, too many on a busy machine
             resource.RLIMIT_AS: limits["memory_bytes"],
             resource.RLIMIT_FSIZE: limits["output_bytes"],
             resource.RLIMIT_NOFILE: MAX_FILES,
@@ -214,11 +214,11 @@ class Zygote:
 
 
 def main(text: str) -> None:
-    """Enter the sandbox, give up what rights there are, get warm, say so, and serve. The socket is standard input.
+    """Enter the sandbox, drop privileges, warm up, report ready, and serve. The socket is standard input.
 
-    text: settings as JSON. "kind" of the sandbox; "readable" paths; "tmp_bytes", the size of /tmp; "threads", what to
-    set RLIMIT_NPROC to, or null; "user", an id to change to from root (0 for none), which is left out where the
-    interpreter could then no longer be read.
+    text: settings as JSON. "kind": the sandbox. "readable": paths. "tmp_bytes": size of /tmp. "threads": the value for
+    RLIMIT_NPROC, or null. "user": the id that root changes to, 0 for none; root stays root if that user could not read
+    the interpreter.
     """
     settings = json.loads(text)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -237,13 +237,13 @@ def main(text: str) -> None:
         os.setresuid(user, user, user)
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user has undone what a launcher set
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # changing the user cleared the launcher's setting
     zygote = Zygote(control, settings)
     sys.argv = [""]
     zygote.send({"ready": True})
     os.dup2(nothing, 2)
     os.close(nothing)
     gc.collect()
-    gc.freeze()  # the objects of the zygote are shared with every child: the collector must not touch them
+    gc.freeze()  # children share the zygote's objects, so the collector must not touch them
     gc.disable()
     zygote.serve()
