@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pacore_lab.interfaces import needs_of
+from strategies.prompts import PUBLISHED
 from tests.outside import ROOT, finished_in, invoke, lines_of, results_of
 from tests.test_adaptive_study import built
 from tests.test_scorers import classifier  # noqa: F401 - a fixture
@@ -173,6 +174,9 @@ def test_a_part_runs(part: str, shared: Path, tmp_path: Path, request: pytest.Fi
     words += f" {SMALL_PARTS.get(part, '')}"
     if part == "scorer=process_reward":
         words += f" strategy.scorer.path={request.getfixturevalue('classifier')}"
+    if part == "prompt=file":
+        (tmp_path / "prompt.txt").write_text(PUBLISHED, encoding="utf-8")
+        words += f" strategy.prompt.path={tmp_path / 'prompt.txt'}"
     aborts = may_abort(words)
     lines = run(tmp_path / "o", tmp_path / "own.sqlite" if aborts else shared, words)
     for line in lines:
