@@ -140,8 +140,8 @@ class TokenBudget:
         room = math.floor((self.tokens - spent) / mean) - 1 if mean else plan.width
         if room >= plan.width:
             return plan
-        if room < 1:
-            return None if len(rounds[-1].trajectories) == 1 else Plan(width=1)
+        if room < 1:  # a trajectory alone is an answer, unless its summary was paid for and shall be read
+            return None if len(rounds[-1].trajectories) == 1 and not rounds[-1].messages else Plan(width=1)
         return replace(plan, width=room)
 
 

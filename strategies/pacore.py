@@ -81,7 +81,9 @@ class PaCoRe:
             latest = await compacted(self.compaction, problem, shown, sampler, last=last)  # (2)
             messages = (*messages, *latest) if self.accumulate else latest
             rounds[-1] = drawn.round(shown, messages, tokens=spent(sampler) - before)
-        return await answer(drawn, rounds, self.grader)  # (3)
+            if last:
+                break
+        return await answer(shown, rounds, self.grader)  # (3)
 
     def _asks(self, problem: Problem, messages: tuple[Message, ...], plan: Plan, finished: int) -> list[Ask]:
         """One `Ask` for each run of adjacent trajectories with the same view and role."""

@@ -101,7 +101,7 @@ def from_file(*, path: str | None, digest: str | None = None) -> Template:
         raise ValueError("strategy.prompt.path is not set; name a text file, strategy.prompt.path=FILE")
     try:
         data = Path(path).read_bytes()
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise ValueError(f"strategy.prompt.path={path} cannot be read ({reason}); name a text file") from None

@@ -74,20 +74,20 @@ async def compacted(
     return compaction(trajectories)
 
 
-async def answer(drawn: Draws, rounds: Sequence[Round], grader: Grader | None) -> Solution:
+async def answer(shown: Sequence[Trajectory], rounds: Sequence[Round], grader: Grader | None) -> Solution:
     """The last round's trajectory, or the vote if it has several.
 
     Raises ValueError if a vote has no grader, and if the schedule planned no round.
     """
     if not rounds:
         raise ValueError("strategy.schedule plans no round; it must plan at least one")
-    if len(drawn.trajectories) == 1:
-        return Solution.of(drawn.trajectories[0], rounds)
+    if len(shown) == 1:
+        return Solution.of(shown[0], rounds)
     if grader is None:
         raise ValueError(
             "strategy.schedule ends with a round of several trajectories, which takes a vote; set strategy.grader"
         )
-    return elected(await classified(drawn.trajectories, grader), rounds)
+    return elected(await classified(shown, grader), rounds)
 
 
 def spent(sampler: Sampler) -> int:

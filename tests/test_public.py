@@ -22,7 +22,7 @@ from pacore_lab.commands.sweep import sweep
 from pacore_lab.config.stored import regrading
 from pacore_lab.grading import MathGrader
 from pacore_lab.problems import JSONL
-from pacore_lab.running.parts import described
+from pacore_lab.running.describing import described
 from pacore_lab.running.run import execute
 from strategies import AgreementStop, MajorityVote, PaCoRe
 from strategies.stopping import Beta
@@ -228,7 +228,7 @@ def test_a_part_is_described_as_a_configuration_would() -> None:
         "_target_": f"{__name__}.test_a_part_is_described_as_a_configuration_would.<locals>.Part",
         "path": "x",
         "of": [{"_target_": "strategies.stopping.Beta", "threshold": 0.9}, None],
-        "by": {"a": {"_target_": "hydra.utils.get_object", "path": "pacore_lab.running.parts.described"}},
+        "by": {"a": {"_target_": "hydra.utils.get_object", "path": "pacore_lab.running.describing.described"}},
     }
 
 

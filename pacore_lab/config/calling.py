@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pacore_lab.config.build import PARTS, Choices, build
-from pacore_lab.config.schema import KEYS, ROOT
+from pacore_lab.config.schema import composing
 from pacore_lab.config.spelling import explain, spelt
 from pacore_lab.errors import ConfigError
-from pacore_lab.running.parts import Run, described
+from pacore_lab.running.describing import described
+from pacore_lab.running.parts import Run, require_part_of_a_run
 from pacore_lab.running.run import execute
 from pacore_lab.running.waiting import finished
 
@@ -25,8 +26,8 @@ def run(*words: str, **values: Any) -> Path:
     """Compose a run as the command line does, run it, and return its folder; the same call resumes.
 
     words: as on the command line, "strategy=pacore_high" or "problems.n=20".
-    values: the same as keyword arguments, `repeats=4`. A strategy, backend, model, problem set or grader may be an
-    object: `run("problems=search", strategy=PaCoRe([8, 2]))`.
+    values: the same as keyword arguments, `repeats=4`; text arrives as it is. A strategy, backend, model, problem set
+    or grader may be an object: `run("problems=search", strategy=PaCoRe([8, 2]))`. A backend brings its own model.
     Works in a notebook, whose event loop is running already. Raises LabError with one line.
     """
     return finished(execute(composed(*words, **values)))
@@ -34,37 +35,72 @@ def run(*words: str, **values: Any) -> Path:
 
 def composed(*words: str, **values: Any) -> Run:
     """The `Run` that `run` would execute. Raises ConfigError."""
-    parts = {key: value for key, value in values.items() if key in PARTS and not isinstance(value, str)}
-    spelled = [f"{key}={_value(key, value)}" for key, value in values.items() if key not in parts]
+    if wrong := [word for word in words if not isinstance(word, str)]:
+        raise ConfigError(f'{wrong[0]!r:.80} is not a word of the command line; write text such as "strategy=pacore"')
+    parts = _parts(values)
+    chosen = [f"{key}={value}" for key, value in values.items() if key not in parts and _is_choice(key)]
+    plain = {key: value for key, value in values.items() if key not in parts and not _is_choice(key)}
+    _refuse_twice(words, values)
     try:
-        config, choices = _compose([*words, *spelled])
-        OmegaConf.set_struct(config, False)
-        for key, part in parts.items():
-            config[key] = described(part)
-            choices.names[key] = type(part).__name__
+        config, choices = _compose([*words, *chosen])
+        for key, value in plain.items():
+            OmegaConf.update(config, key, _plain(key, value))
+            choices.overrides.append(f"{key}={value}")
+        with open_dict(config):
+            for key, part in parts.items():
+                config[key] = described(part)
+                choices.names[key] = type(part).__name__
         return build(config, choices, parts)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
 
 
+def _parts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts that are given as objects, with the model that a backend brings."""
+    parts = {key: value for key, value in values.items() if key in PARTS and not isinstance(value, str)}
+    for key, part in parts.items():
+        require_part_of_a_run(key, part)
+    own = getattr(parts.get("backend"), "model", None)
+    if own is not None and "model" in values and values["model"] != own:
+        raise ConfigError(f"model is given beside a backend that samples with {own.name!r}; leave model out")
+    return parts if own is None else parts | {"model": own}
+
+
+def _is_choice(key: str) -> bool:
+    """Whether a key chooses an option of a group, rather than setting a value."""
+    return key in PARTS or re.search(r"[/@+~]", key) is not None
+
+
+def _refuse_twice(words: Sequence[str], values: Mapping[str, Any]) -> None:
+    """A word beside an argument for the same key, or beside an object that it cannot change."""
+    for word in words:
+        key = re.split(r"[=]", word.lstrip("+~"), maxsplit=1)[0]
+        part = re.split(r"[./@]", key)[0]
+        own = getattr(values.get("backend"), "model", None) is not None and part == "model"
+        if key in values or own or (part in values and part in PARTS and not isinstance(values[part], str)):
+            raise ConfigError(f"{part} is given twice, by {word!r} and as an argument; leave one out")
+
+
 def _compose(words: Sequence[str]) -> tuple[DictConfig, Choices]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with composing():
         config = compose("config", spelt(words), return_hydra_config=True)
     hydra = config.hydra
     choices = Choices(names=dict(hydra.runtime.choices), overrides=list(hydra.overrides.task))
-    return OmegaConf.masked_copy(config, KEYS), choices
+    with open_dict(config):
+        del config["hydra"]
+    return config, choices
 
 
-def _value(key: str, value: Any) -> str:
-    """A value as the command line spells it. Raises ConfigError for a value that it cannot spell."""
-    if value is None:
-        return "null"
+def _plain(key: str, value: Any) -> Any:
+    """A value that a configuration can hold. Raises ConfigError."""
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(_value(key, each) for each in value)}]"
-    if isinstance(value, (bool, int, float)):
-        return str(value).lower()
-    if isinstance(value, (str, Path)):
-        text = str(value)
-        plain = re.fullmatch(r"[\w./@-]+", text) is not None
-        return text if plain else "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
+        return [_plain(key, each) for each in value]
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # text, not an interpolation
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if callable(getattr(value, "item", None)):  # a number of numpy
+        return value.item()
     raise ConfigError(f"{key} is {value!r:.80}; give text, a number, true or false, None, or a list of these")

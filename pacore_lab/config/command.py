@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec
@@ -16,6 +17,8 @@ from pacore_lab.config.spelling import explain, spelt
 from pacore_lab.errors import LabError
 
 P = ParamSpec("P")
+_HYDRAS = re.compile(r"Config group override|^invalid literal for int\(\) with base 10: '[a-z_]+'")
+"""ValueErrors by which Hydra refuses what a user wrote."""
 
 
 def one_line_errors(function: Callable[P, None]) -> Callable[P, None]:
@@ -31,8 +34,8 @@ def one_line_errors(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except (LabError, HydraException, OmegaConfBaseException, ValueError) as error:
-            if type(error) is ValueError and "Config group override" not in str(error):
-                raise  # not Hydra's: a bug
+            if type(error) is ValueError and not _HYDRAS.search(str(error)):
+                raise  # a bug
             if isinstance(error.__context__, KeyboardInterrupt):  # OmegaConf turns it into an error of its own
                 _interrupted()
             print(f"error: {explain(error)}", file=sys.stderr)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, OmegaConf
@@ -63,3 +68,18 @@ def digest_of(path: str | None) -> str | None:
 
 OmegaConf.register_new_resolver("repo", lambda path: str(ROOT / path), replace=True)
 OmegaConf.register_new_resolver("digest", digest_of, replace=True)
+
+_COMPOSING = threading.Lock()
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Hydra, ready to compose from `conf/`: also within another use of Hydra, which finds its own state again."""
+    with _COMPOSING:
+        everybody = GlobalHydra.instance()
+        before, everybody.hydra = everybody.hydra, None
+        try:
+            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+                yield
+        finally:
+            everybody.hydra = before

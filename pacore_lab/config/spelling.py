@@ -17,12 +17,18 @@ from pacore_lab.errors import ConfigError, LabError
 def changes(overrides: Sequence[str]) -> list[str]:
     """The command line's changes to a strategy and its roles, as typed."""
     found = []
-    for text in (override.lstrip("+") for override in overrides):
+    for text in shown([override.lstrip("+") for override in overrides]):
         if text.startswith(("strategy.", "strategy/")):
             found.append(text[len("strategy.") :])
         elif text.startswith(("roles.", "model@roles.", "backend@roles.")):
             found.append(re.sub(r"^(model|backend)@roles\.(\w+)\.\1=", r"\1@roles.\2=", text))
     return found
+
+
+def shown(words: Sequence[str]) -> list[str]:
+    """Without the option that `spelt` adds for a prompt from a file."""
+    of_a_file = any(word.startswith("strategy.prompt.path=") for word in words)
+    return [word for word in words if not (of_a_file and word == "strategy/prompt=file")]
 
 
 def words_of(policy: str) -> list[str]:
@@ -38,6 +44,9 @@ def words_of(policy: str) -> list[str]:
 
 def unknown_key(key: str) -> str:
     head, _, rest = key.partition(".")
+    if "/" in head and head.partition("/")[0] in KEYS:
+        group, _, part = head.partition("/")
+        return f"there is no {head} here: the {group} chosen has no {part} to choose"
     if rest and head == "roles":
         role = f"roles.{rest.partition('.')[0]}"
         return f"there is no key {key}; a role has the keys of its options: model@{role}=OPTION, backend@{role}=OPTION"
@@ -63,6 +72,8 @@ def explain(error: BaseException) -> str:
     while isinstance(error, HydraException) and isinstance(error.__cause__, (LabError, ValueError, HydraException)):
         error = error.__cause__
     text = str(error)
+    if type(error) is ValueError and (listed := re.search(r"^invalid literal for int\(\) with base 10: '(\w+)'", text)):
+        return f"there is no key {listed.group(1)} in a list; give the whole list, e.g. strategy.schedule=[8,2]"
     if isinstance(error, InterpolationKeyError) and (absent := re.search(r"'([^']+)' not found", text)):
         key = error.full_key
         return f"{key} takes its value from {absent.group(1)}, which the options chosen do not have; set {key}=VALUE"

@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 
 from pacore_lab.config import spelling
-from pacore_lab.config.schema import ROOT
+from pacore_lab.config.schema import composing
 from pacore_lab.errors import ConfigError
 from pacore_lab.interfaces import Grader, ProblemSet, PromptBuilder, Strategy
 from pacore_lab.types import Model
@@ -32,7 +32,7 @@ def regrading(settings: Mapping[str, Any], words: Sequence[str]) -> tuple[Grader
     if any("=" not in word for word in words):
         raise ConfigError("write key=value, for instance grader=math")
     if any(word.startswith("grader=") for word in words):
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        with composing():
             config = compose("config", list(words)).grader
     else:
         config = OmegaConf.create({"grader": dict(settings["grader"])})
@@ -62,7 +62,7 @@ def policies_of(settings: Mapping[str, Any], spelled: Sequence[str], grader: Gra
     """
     found = []
     composed = functools.lru_cache(maxsize=None)(lambda *groups: compose("config", list(groups)))
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with composing():
         for words in spelled:
             for choice in _choices_of(spelling.words_of(words)):
                 values = [word for word in choice if re.match(r"strategy\.", word)]  # composing is the slow part
@@ -75,8 +75,8 @@ def policies_of(settings: Mapping[str, Any], spelled: Sequence[str], grader: Gra
                 config.grader = grader
                 if missing := sorted(OmegaConf.missing_keys(config.strategy)):
                     raise ConfigError(f"{missing[0]} is not set; give it: {missing[0]}=VALUE")
-                name = " ".join(word.removeprefix("strategy=").removeprefix("strategy.") for word in choice)
-                found.append((name, instantiate(config.strategy, _convert_="all")))
+                told = [word.removeprefix("strategy=").removeprefix("strategy.") for word in spelling.shown(choice)]
+                found.append((" ".join(told), instantiate(config.strategy, _convert_="all")))
     return found
 
 

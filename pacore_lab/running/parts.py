@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pacore_lab.errors import ConfigError
 from pacore_lab.interfaces import Backend, Grader, ProblemSet, Strategy
+from pacore_lab.running.describing import described, target
 from pacore_lab.types import Model
+
+METHODS = {"strategy": "solve", "backend": "complete", "problems": "load", "grader": "grade"}
+
+
+def require_part_of_a_run(key: str, part: object) -> None:
+    """Raises ConfigError for a part that is not an object of its kind. key: a field of `Run`."""
+    kind = key.removesuffix("s")
+    if isinstance(part, type):
+        raise ConfigError(f"{key} is the class {part.__name__}; give an object, {part.__name__}(...)")
+    if key == "model" and not isinstance(part, Model):
+        raise ConfigError(f"model is {part!r:.80}; give pacore_lab.Model(name=...)")
+    if key in METHODS and not callable(getattr(part, METHODS[key], None)):
+        raise ConfigError(f"{key} is {part!r:.80}, which is not a {kind}: it has no method {METHODS[key]}")
+
+
+def require_seed(seed: int) -> None:
+    """Raises ConfigError unless the seed fits the store and the engines."""
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed is {seed}; it must lie between 0 and 2**63 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,47 +74,22 @@ class Run:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"{key} is {value}; give a whole number of 1 or more")
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
+        require_seed(self.seed)
+        for key in ("strategy", "backend", "model", "problems", "grader"):
+            require_part_of_a_run(key, getattr(self, key))
         settings = {**self._described(), **self.settings}
-        names = {"name": self.name or _class(self.strategy), "problem_set": self.problem_set or _class(self.problems)}
-        for key, value in {**names, "settings": settings}.items():
-            object.__setattr__(self, key, value)
+        object.__setattr__(self, "settings", settings)
+        object.__setattr__(self, "name", self.name or type(self.strategy).__name__)
+        object.__setattr__(self, "problem_set", self.problem_set or type(self.problems).__name__)
 
     def _described(self) -> dict[str, Any]:
         """The settings of a run built by hand, in the form of a composed run's."""
         parts = {key: described(getattr(self, key)) for key in ("strategy", "model", "problems", "grader")}
         counts = {key: getattr(self, key) for key in ("seed", "repeats", "limit", "pool")}
-        found = {**parts, "backend": described(self.backend)["_target_"], **counts}
+        found = {**parts, "backend": target(self.backend), **counts}
         if self.roles:
             found["roles"] = {
-                name: {"model": described(role.model), "backend": described(role.backend)["_target_"]}
+                name: {"model": described(role.model), "backend": target(role.backend)}
                 for name, role in self.roles.items()
             }
         return found
-
-
-def described(part: Any) -> Any:
-    """A part as a configuration would write it: `_target_` and every field, as JSON values."""
-    if part is None or isinstance(part, (str, int, float, bool)):
-        return part
-    if isinstance(part, Mapping):
-        return {str(key): described(value) for key, value in part.items()}
-    if isinstance(part, Sequence):
-        return [described(value) for value in part]
-    if isinstance(part, Path):
-        return str(part)
-    if is_dataclass(part) and not isinstance(part, type):
-        values = {item.name: described(getattr(part, item.name)) for item in fields(part) if item.init}
-        return {"_target_": _path(type(part)), **values}
-    if hasattr(part, "__qualname__"):  # a function or class in place of an object
-        return {"_target_": "hydra.utils.get_object", "path": _path(part)}
-    return {"_target_": _path(type(part))}
-
-
-def _path(named: Any) -> str:
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-def _class(part: object) -> str:
-    return type(part).__name__

@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,11 @@ async def execute(run: Run) -> Path:
 
     Raises LabError with one line for the user. SIGTERM cancels a run in the main thread.
     """
-    _cancel_on_sigterm()
+    with _cancelled_by_sigterm():
+        return await _execute(run)
+
+
+async def _execute(run: Run) -> Path:
     try:
         problems = run.problems.load()[: run.limit]
     except ValueError as error:
@@ -69,6 +73,7 @@ async def execute(run: Run) -> Path:
         await run.grader.close()
         for backend in engines:
             await backend.close()
+        gc.unfreeze()
     return run.out
 
 
@@ -152,11 +157,21 @@ def _conclude(run: Run, folder: RunFolder, seconds: float, *, single: bool) -> N
         raise LabError(f"all {counts.episodes} episodes failed, most often with: {reason}")
 
 
-def _cancel_on_sigterm() -> None:
+@contextlib.contextmanager
+def _cancelled_by_sigterm() -> Iterator[None]:
+    """Only the main thread hears signals; a handler of the caller's is there again afterwards."""
     task = asyncio.current_task()
     assert task is not None
-    if threading.current_thread() is threading.main_thread():
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.asynccontextmanager

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 
 from pacore_lab.errors import ConfigError
-from pacore_lab.interfaces import Backend, Capabilities, OnChunk, Request, Strategy
+from pacore_lab.interfaces import Backend, Capabilities, Grader, OnChunk, Request, Strategy
 from pacore_lab.running.needs import refuse_unsupported
+from pacore_lab.running.parts import require_part_of_a_run, require_seed
 from pacore_lab.sampling.dispatch import Dispatcher
 from pacore_lab.sampling.sampler import EpisodeSampler
 from pacore_lab.sampling.store import Store
@@ -34,14 +36,17 @@ async def solve(
     model: how to sample; None takes the backend's own `model`.
     store: a file that keeps every trajectory, so that the same call samples nothing twice; None keeps none.
     seed, repeat: name the draws, as in a run. concurrency: trajectories in flight at once.
-    Raises BackendError, ConfigError without a model, and, before the first token, Unsupported if the backend cannot do
-    what the strategy needs.
+    Raises ConfigError for an argument of the wrong kind, Unsupported before the first token if the backend cannot do what
+    the strategy needs, and BackendError.
     """
+    require_part_of_a_run("strategy", strategy)
+    require_part_of_a_run("backend", backend)
+    require_seed(seed)
     model = model or getattr(backend, "model", None)
     if model is None:
         raise ConfigError(f"{type(backend).__name__} has no model of its own; give solve(..., model=Model(...))")
     asked = _problem(problem)
-    async with opened(backend) as engine:
+    async with opened(backend) as engine, _started(graders_of(strategy)):
         refuse_unsupported(strategy, model, engine.capabilities)
         kept = await Store.open(store or ":memory:")
         try:
@@ -55,15 +60,62 @@ async def solve(
 
 @asynccontextmanager
 async def opened(backend: Backend) -> AsyncIterator[Backend]:
-    """The backend, started; code inside the block neither starts nor closes it again."""
+    """The backend, started; code inside the block neither starts nor closes it again.
+
+    Blocks that overlap share it: the first to enter starts it, the last to leave closes it.
+    """
     if isinstance(backend, _Opened):
         yield backend
         return
+    key = id(backend), id(asyncio.get_running_loop())
+    shared = _SHARED.setdefault(key, _Shared(backend))
+    shared.users += 1
     try:
-        await backend.start()
+        async with shared.turn:
+            if not shared.started:
+                await backend.start()
+                shared.started = True
         yield _Opened(backend)
     finally:
-        await backend.close()
+        shared.users -= 1
+        async with shared.turn:
+            if not shared.users:
+                _SHARED.pop(key, None)
+                shared.started = False
+                await backend.close()
+
+
+@dataclass(eq=False)
+class _Shared:
+    """A backend with its users in this event loop. turn: starting and closing exclude one another."""
+
+    backend: Backend
+    users: int = 0
+    started: bool = False
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+_SHARED: dict[tuple[int, int], _Shared] = {}
+
+
+@asynccontextmanager
+async def _started(graders: Sequence[Grader]) -> AsyncIterator[None]:
+    try:
+        for grader in graders:
+            await grader.start()
+        yield
+    finally:
+        for grader in graders:
+            await grader.close()
+
+
+def graders_of(part: object) -> list[Grader]:
+    """The graders by which a strategy and its parts compare answers."""
+    if not is_dataclass(part):
+        return []
+    values = [getattr(part, item.name) for item in fields(part)]
+    own = [value for value in values if all(callable(getattr(value, name, None)) for name in ("grade", "classes"))]
+    return own + [grader for value in values if value not in own for grader in graders_of(value)]
 
 
 class _Opened:
@@ -92,4 +144,6 @@ def _problem(asked: str | Sequence[ChatMessage] | Problem) -> Problem:
     if isinstance(asked, Problem):
         return asked
     turns = [ChatMessage(role="user", content=asked)] if isinstance(asked, str) else asked
+    if not isinstance(turns, Sequence) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
+        raise ConfigError(f"the problem is {asked!r:.80}; give a question, a conversation, or a Problem")
     return Problem(id="ask", messages=tuple(turns))

@@ -1,4 +1,4 @@
-"""What a model attends to: `python -m pacore_lab.training.attention OUT --model FOLDER --to FILE.png`.
+"""What a model attends to: `python -m pacore_lab attention OUT --model FOLDER --to FILE.png`.
 
 Runs syntheses of a run (trajectories that were shown messages) through the model and sums the attention that response
 tokens pay to each message. The sum is divided by the attention the message would get if it were spread evenly over all
@@ -134,7 +134,7 @@ def _told(value: Interval) -> str:
 @one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m pacore_lab.training.attention",
+        prog="python -m pacore_lab attention",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

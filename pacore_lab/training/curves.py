@@ -1,4 +1,4 @@
-"""Training curves: `python -m pacore_lab.training.curves NAME=LOG.jsonl [NAME=LOG ...] --to FILE.png`.
+"""Training curves: `python -m pacore_lab curves NAME=LOG.jsonl [NAME=LOG ...] --to FILE.png`.
 
 Plots reward and length of the responses, emergent correctness (right although every message was wrong) and
 cross-checking words, as in Figure 5 of arXiv 2601.05593; with --accuracy FILE.json, also accuracy on a benchmark. Rates
@@ -157,7 +157,7 @@ def _told(value: float | None, form: str) -> str:
 @one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m pacore_lab.training.curves",
+        prog="python -m pacore_lab curves",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

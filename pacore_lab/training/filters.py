@@ -1,7 +1,7 @@
 """The filters of the two training stages (arXiv 2601.05593, section 2.2).
 
-    python -m pacore_lab.training.filters stage1 FILE --to FILE [--math 0.375] [--code 0.625]
-    python -m pacore_lab.training.filters stage2 FILE --run OUT --to FILE
+    python -m pacore_lab filters stage1 FILE --to FILE [--math 0.375] [--code 0.625]
+    python -m pacore_lab filters stage2 FILE --run OUT --to FILE
 
 Stage 1 keeps problems whose mean message accuracy is above 0 and below their domain's threshold. Stage 2 keeps problems
 whose synthesis accuracy under a checkpoint is strictly between 0 and 1; OUT is a run of the checkpoint on them.
@@ -87,7 +87,7 @@ def _sieve(records: Iterable[Record], why_not: Callable[[Record], str | None]) -
 @one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m pacore_lab.training.filters",
+        prog="python -m pacore_lab filters",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""Message pools from finished runs: `python -m pacore_lab.training.pools OUT [OUT ...] --messages 24 --to FILE`.
+"""Message pools from finished runs: `python -m pacore_lab pools OUT [OUT ...] --messages 24 --to FILE`.
 
 A problem's pool is the set of its first-round trajectories, over all its repeats in all the runs. Each trajectory is
 compacted to its message (the conclusion after the last </think>) and keeps its grade from the run. Failed and empty
@@ -149,7 +149,7 @@ def _problems(out: Path) -> Mapping[str, Problem]:
 
 @one_line_errors
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pacore_lab.training.pools", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pacore_lab pools", description=__doc__)
     parser.add_argument("out", nargs="+", type=Path, help="folders of runs")
     parser.add_argument("--messages", type=int, default=MESSAGES, metavar="N", help="messages per problem; %(default)s")
     parser.add_argument("--grades", help="name of a regrading (see regrade) to use instead of the runs' own")

@@ -1,6 +1,6 @@
 """Train a small model on message pools, by PPO with a critic. Repeating an interrupted command continues the training.
 
-    python -m pacore_lab.training.ppo --model FOLDER --records FILE --out OUT --m-min 8 --m-max 16 --steps 300
+    python -m pacore_lab ppo --model FOLDER --records FILE --out OUT --m-min 8 --m-max 16 --steps 300
 
 OUT gets a line per step (log.jsonl), the last two checkpoints, and the policies (policy-STEP). --m-min 0 --m-max 0 is
 the control: the bare problems.
@@ -29,7 +29,7 @@ TYPES: dict[str, type] = {"int": int, "float": float}
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pacore_lab.training.ppo",
+        prog="python -m pacore_lab ppo",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
