@@ -121,7 +121,8 @@ class TokenBudget:
 
     The estimate is the mean cost per trajectory so far, aborted trajectories and the compaction's own samples included.
     A round that would not leave enough for the last round of one is narrowed; if only that one fits, it follows at
-    once. The first round, whose cost is not known, and the last trajectory are sampled whatever they cost.
+    once. The first round, whose cost is not known, the last trajectory, and the summaries of a round that another
+    follows are sampled whatever they cost.
     """
 
     of: Schedule

@@ -203,6 +203,16 @@ async def test_a_token_budget_counts_what_a_compaction_asked(tmp_path: Path) -> 
     assert [done.tokens for done in solution.rounds] == [80, 60, 10]
 
 
+async def test_a_paid_summary_is_read(tmp_path: Path) -> None:
+    """A budget that the summary itself used up ended the episode: it was paid for, and nobody read it."""
+    schedule = TokenBudget(of=Fixed(widths=[1, 1, 1, 1]), tokens=35)
+    strategy = replace(pacore(schedule), compaction=LLMSummary(of=Conclusion(), max_tokens=40))
+    backend = Scripted(lambda request, n: Completion(content="\\boxed{1}", generated_tokens=10))
+    async with dispatcher(backend, tmp_path) as dispatch:
+        solution = await strategy.solve(PROBLEM, episode(dispatch))
+    assert [(len(done.messages), done.tokens) for done in solution.rounds] == [(1, 20), (0, 10)]
+
+
 async def test_what_a_quorum_aborted_is_part_of_a_rounds_cost(tmp_path: Path) -> None:
     schedule = TokenBudget(of=Quorum(of=Fixed(widths=[4]), share=0.5), tokens=1000)
     backend = Scripted(in_turn(lambda n: "\\boxed{1}", held={2, 3}))

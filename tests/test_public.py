@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import gc
 import json
+import math
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 import pacore_lab
 from backends.mock import Mock
-from pacore_lab import ConfigError, Model, Problem, Run, Unsupported, composed, load, opened, run, solve
+from pacore_lab import (
+    ConfigError,
+    Model,
+    Problem,
+    Round,
+    Run,
+    Sampler,
+    Solution,
+    Unsupported,
+    composed,
+    load,
+    opened,
+    run,
+    solve,
+)
 from pacore_lab.commands.compare import compare
 from pacore_lab.commands.regrade import regrade
 from pacore_lab.commands.sweep import sweep
 from pacore_lab.config.stored import regrading
-from pacore_lab.grading import MathGrader
+from pacore_lab.grading import MathGrader, NoGrader
 from pacore_lab.problems import JSONL
 from pacore_lab.running.describing import described
 from pacore_lab.running.run import execute
-from strategies import AgreementStop, MajorityVote, PaCoRe
-from strategies.stopping import Beta
+from strategies import AgreementStop, Fixed, MajorityVote, PaCoRe
+from strategies.stopping import Beta, Share
 from tests.doubles import Scripted, user
 from tests.outside import ROOT, write_jsonl
 
@@ -122,7 +147,7 @@ async def test_what_cannot_be_is_refused() -> None:
         await solve(PaCoRe([2]), "1?", Scripted())
     backend = Scripted()
     backend.capabilities = type(backend.capabilities)(partial=False)
-    stopping = PaCoRe(AgreementStop(of=PaCoRe([4])._schedule, rule=Beta()), grader=MathGrader())
+    stopping = PaCoRe(AgreementStop(of=Fixed(widths=[4]), rule=Beta()), grader=MathGrader())
     with pytest.raises(Unsupported, match="aborts trajectories"):
         await solve(stopping, "1?", backend, model=MODEL)
     assert backend.requests == []
@@ -272,3 +297,208 @@ except KeyboardInterrupt:
 def test_an_interrupt_in_a_notebook_closes_the_engine_first() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("closed\ninterrupted\n", "")
+
+
+# ---- an adversary's findings ----
+
+
+class Plain:
+    """A strategy that is not a dataclass."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    async def solve(self, problem: Problem, sampler: Sampler) -> Solution:
+        drawn = await sampler.sample(problem.messages, self.k)
+        return Solution.of(drawn[0], [Round.of(drawn)])
+
+
+class Colour(Enum):
+    RED = 1
+    BLUE = 2
+
+
+def scaled(by: int) -> Callable[[int], int]:
+    return lambda number: by * number
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Plain(2), Plain(16)),
+        (lambda n: n + 1, lambda n: n + 2),
+        (scaled(2), scaled(3)),
+        (Colour.RED, Colour.BLUE),
+        (np.arange(3), np.arange(4)),
+        (np.float64(0.5), np.float64(0.25)),
+        ({1, 2}, {1, 3}),
+        (Decimal("1"), Decimal("2")),
+        (partial(max, 1), partial(max, 2)),
+        (range(10**9), range(10**8)),
+        (Beta, Share),
+    ],
+)
+def test_parts_that_differ_are_described_differently(one: object, other: object) -> None:
+    """Two strategies had one folder, and the second run returned the numbers of the first."""
+    assert described(one) != described(other)
+    assert json.loads(json.dumps(described(one))) == described(one)
+
+
+def test_a_part_that_holds_itself_or_odd_things_is_described() -> None:
+    mine: list[object] = [math.nan]
+    mine.append(mine)
+    assert described(mine) == ["nan", "..."]
+
+    class Odd:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError(name)
+
+    assert described(Odd())["_target_"].endswith("Odd")
+    assert described(n for n in ())["_target_"] == "builtins.generator"
+
+
+def test_a_strategy_of_another_k_is_another_run() -> None:
+    folders = [run("backend=mock", "problems=jsonl", "problems.path=ten.jsonl", strategy=Plain(k)) for k in (2, 16)]
+    assert load(folders[1]).table()[-1]["ttc"] > load(folders[0]).table()[-1]["ttc"]
+
+
+def test_a_backend_brings_its_model() -> None:
+    """The run was labelled, and sampled, as the configuration's default model."""
+    backend = Mock(model=Model(name="mine", temperature=0.3, max_tokens=777))
+    made = composed("problems=jsonl", "problems.path=ten.jsonl", backend=backend)
+    assert (made.model, made.settings["model"]["name"]) == (backend.model, "mine")
+    with pytest.raises(ConfigError, match="leave model out"):
+        composed(backend=backend, model=MODEL)
+    with pytest.raises(ConfigError, match="model is given twice"):
+        composed("model=pacore_8b", backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["strategy=pacore", "strategy/schedule=[3]"], {"strategy": PaCoRe([2])}),
+        (["strategy/schedule=[3]"], {"strategy": PaCoRe([2])}),
+        (["strategy=single"], {"strategy": "pacore_low"}),
+        (["repeats=2"], {"repeats": 1}),
+        (["model.name=abc"], {"model": MODEL}),
+    ],
+)
+def test_nothing_is_chosen_twice_in_silence(words: list[str], values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="is given twice"):
+        composed("backend=mock", *words, **values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1e5", "true", "1_000", "42", "null", "a b\\\\", "tail\\", "\\frac{1}{2}", "$x$", "it's", "a, b"],
+)
+def test_text_arrives_as_it_is(text: str) -> None:
+    """Numbers, booleans and the environment were read out of it."""
+    made = composed("backend=mock", "problems=ask", **{"problems.question": text})
+    assert made.problems.load()[0].messages[0]["content"] == text
+    assert made.settings["problems"]["question"] == text
+
+
+@pytest.mark.parametrize(
+    ("words", "values", "said"),
+    [
+        (["+repaets=4"], {}, "did you mean repeats"),
+        ([], {"repaets": 4}, "repaets"),
+        ([], {"strategy": PaCoRe}, r"strategy is the class PaCoRe; give an object"),
+        ([], {"backend": None}, "backend is None, which is not a backend"),
+        ([], {"problems": [1]}, r"problems is \[1\], which is not a problem: it has no method load"),
+        ([], {"model": "nothing"}, "nothing"),
+        ([], {"model": 3}, "model is 3; give pacore_lab.Model"),
+        ([], {"problems.path": "${oc.env:HOME}"}, r"problems.path holds '\$\{'.*give problems as an object"),
+        ([["strategy=single"]], {}, "is not a word of the command line"),
+        (["strategy=majority_vote", "strategy.prompt.path=x"], {}, "the strategy chosen has no prompt to choose"),
+    ],
+)
+def test_natural_mistakes_are_one_line(words: list[Any], values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        run(*words, **values)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values", "said"),
+    [
+        ((PaCoRe, "1?", Mock(model=MODEL)), {}, "is the class PaCoRe"),
+        (("pacore", "1?", Mock(model=MODEL)), {}, "is not a strategy"),
+        ((PaCoRe([2]), 5, Mock(model=MODEL)), {}, "the problem is 5; give a question"),
+        ((PaCoRe([2]), "1?", Mock), {}, "is the class Mock"),
+        ((PaCoRe([2]), "1?", Mock(model=MODEL)), {"seed": 2**64}, "seed is"),
+    ],
+)
+async def test_natural_mistakes_of_solve_are_one_line(
+    arguments: tuple[Any, ...], values: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        await solve(*arguments, **values)
+
+
+async def test_overlapping_solves_share_one_backend() -> None:
+    """Each started and closed it under the others: closed sessions, engines declared dead."""
+    calls: list[str] = []
+
+    class Strict(Scripted):
+        async def start(self) -> None:
+            assert calls[-1:] != ["start"]
+            calls.append("start")
+
+        async def close(self) -> None:
+            calls.append("close")
+
+    backend = Strict(lambda request, n: "\\boxed{1}")
+    asked = (solve(PaCoRe([2]), f"{n}?", backend, model=MODEL) for n in range(5))
+    assert [solution.text for solution in await asyncio.gather(*asked)] == ["\\boxed{1}"] * 5
+    assert calls == ["start", "close"]
+    await solve(PaCoRe([2]), "again?", backend, model=MODEL)
+    assert calls == ["start", "close"] * 2
+
+
+async def test_a_strategys_grader_is_started_and_closed() -> None:
+    """Its workers outlived the call."""
+    calls: list[str] = []
+
+    class Noted(NoGrader):
+        async def start(self) -> None:
+            calls.append("start")
+
+        async def close(self) -> None:
+            calls.append("close")
+
+    vote = PaCoRe(AgreementStop(of=Fixed(widths=[4]), rule=Beta(), batch=2), grader=Noted())
+    await solve(vote, "1?", Scripted(lambda request, n: "\\boxed{1}"), model=MODEL)
+    assert calls == ["start", "close"]
+
+
+def test_hydra_may_be_in_use_and_is_afterwards(here: Path) -> None:
+    (here / "conf").mkdir()
+    (here / "conf" / "own.yaml").write_text("mine: 1\n")
+    with initialize_config_dir(str(here / "conf"), version_base="1.3"):
+        run("problems=jsonl", "problems.path=ten.jsonl", backend="mock", limit=1, out="o")
+        assert compose("own").mine == 1
+    with ThreadPoolExecutor(4) as pool:
+        made = pool.map(lambda n: composed("backend=mock", repeats=n).repeats, range(1, 9))
+    assert list(made) == list(range(1, 9))
+
+
+def test_a_callers_signal_handler_is_there_again() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    mine = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        ours = signal.getsignal(signal.SIGTERM)
+        run("problems=jsonl", "problems.path=ten.jsonl", backend="mock", limit=1, out="o")
+        assert signal.getsignal(signal.SIGTERM) is ours
+        assert gc.get_freeze_count() == 0
+    finally:
+        signal.signal(signal.SIGTERM, before or mine)
+
+
+def test_only_a_regradings_name_names_grades() -> None:
+    folder = run("problems=jsonl", "problems.path=ten.jsonl", backend="mock", limit=1, out="o")
+    (folder / "grades").mkdir()
+    (folder / "grades" / "MathGrader-1.disagreements.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="has no grades"):
+        load(folder).table("MathGrader-1.disagreements")

@@ -17,6 +17,7 @@ from strategies.compaction import AnswerOnly, Conclusion, Full, LastTokens, Rand
 from strategies.majority_vote import MajorityVote
 from strategies.orders import Arrival, Published, Shuffle
 from strategies.pacore import PaCoRe, sequential
+from strategies.population import Population
 from strategies.prompts import Template, unnumbered
 from strategies.schedules import Fixed
 from strategies.single import Single
@@ -203,3 +204,15 @@ def test_parts_that_are_no_text_survive_behind_the_template() -> None:
     assert isinstance(content, list)
     assert content[1:] == [picture]
     assert "Original Problem:\na\nb\n" in content[0]["text"]
+
+
+async def test_a_vote_over_the_last_round_is_in_message_order(tmp_path: Path) -> None:
+    """Of a class's trajectories the first shown is the answer; the first drawn was another text of the same answer."""
+    texts = ["a longer one \\boxed{1}", "\\boxed{1}", "short \\boxed{1}"]
+    backend = Scripted(lambda request, n: texts[n])
+    strategy = PaCoRe(Population(width=3, loops=1), grader=NoGrader())
+    async with dispatcher(backend, tmp_path, concurrency=1) as dispatch:
+        solution = await strategy.solve(PROBLEM, episode(dispatch))
+    first = solution.rounds[-1].trajectories[0]
+    assert [answer.id for answer in solution.answers] == [first]
+    assert solution.answers[0].content != texts[0]

@@ -97,9 +97,10 @@ def _plain(key: str, value: Any) -> Any:
         return [_plain(key, each) for each in value]
     if isinstance(value, Path):
         value = str(value)
-    if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # text, not an interpolation
-    if value is None or isinstance(value, (bool, int, float)):
+    if isinstance(value, str) and "${" in value:
+        part = key.partition(".")[0]
+        raise ConfigError(f"{key} holds '${{', which a configuration reads as a reference; give {part} as an object")
+    if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if callable(getattr(value, "item", None)):  # a number of numpy
         return value.item()

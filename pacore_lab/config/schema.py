@@ -76,10 +76,10 @@ _COMPOSING = threading.Lock()
 def composing() -> Iterator[None]:
     """Hydra, ready to compose from `conf/`: also within another use of Hydra, which finds its own state again."""
     with _COMPOSING:
-        everybody = GlobalHydra.instance()
-        before, everybody.hydra = everybody.hydra, None
+        before = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
                 yield
         finally:
-            everybody.hydra = before
+            GlobalHydra.instance().hydra = before  # of the instance there is now: Hydra has put another in place

@@ -36,8 +36,8 @@ async def solve(
     model: how to sample; None takes the backend's own `model`.
     store: a file that keeps every trajectory, so that the same call samples nothing twice; None keeps none.
     seed, repeat: name the draws, as in a run. concurrency: trajectories in flight at once.
-    Raises ConfigError for an argument of the wrong kind, Unsupported before the first token if the backend cannot do what
-    the strategy needs, and BackendError.
+    Raises ConfigError for an argument of the wrong kind, Unsupported before the first token if the backend cannot do
+    what the strategy needs, and BackendError.
     """
     require_part_of_a_run("strategy", strategy)
     require_part_of_a_run("backend", backend)
