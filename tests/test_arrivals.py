@@ -57,7 +57,7 @@ class Steps:
 
 
 class Nothing(doubles.Scripted):
-    """What a bank is to a policy: nothing beyond it can be sampled."""
+    """What a filled store is to a policy: nothing beyond it can be sampled."""
 
     fingerprint = "steps"
     capabilities = Capabilities(seeds="request", partial=True, replay=True)
@@ -117,12 +117,12 @@ async def test_an_aborted_trajectory_does_not_arrive_any_more(tmp_path: Path) ->
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4])
 async def test_a_policy_on_a_bank_sees_what_it_saw_live(m: int, tmp_path: Path) -> None:
-    """Live under a quorum, then on a bank in which everything was finished: same arrivals, same answers."""
+    """Live under a quorum, then on a store in which everything was finished: same arrivals, same answers."""
     async with doubles.dispatcher(Steps(), tmp_path / "live") as dispatch:  # type: ignore[arg-type]
         live, spent = await first(dispatch, 4, m)
-    async with doubles.dispatcher(Steps(), tmp_path / "bank") as dispatch:  # type: ignore[arg-type]
+    async with doubles.dispatcher(Steps(), tmp_path / "filled") as dispatch:  # type: ignore[arg-type]
         await doubles.episode(dispatch).sample(doubles.user("q"), 4)
-    async with doubles.dispatcher(Nothing(), tmp_path / "bank") as dispatch:
+    async with doubles.dispatcher(Nothing(), tmp_path / "filled") as dispatch:
         replayed, charged = await first(dispatch, 4, m)
     assert [(each.id, each.index, each.content) for each in replayed] == [(e.id, e.index, e.content) for e in live]
     assert charged.generated == spent.generated == sum(sorted(LENGTHS)[:m])  # type: ignore[attr-defined]
@@ -150,7 +150,7 @@ async def test_the_same_policy_on_its_own_store_costs_what_it_did(tmp_path: Path
 
 
 async def test_a_bank_says_what_it_does_not_hold_and_stays_as_it_is(tmp_path: Path) -> None:
-    """A failure that was written into the bank would hide what a later run samples there."""
+    """A failure that was written into the store would hide what a later run samples there."""
     async with doubles.dispatcher(Steps(), tmp_path) as dispatch:  # type: ignore[arg-type]
         await doubles.episode(dispatch).sample(doubles.user("q"), 2)
     async with doubles.dispatcher(Nothing(), tmp_path) as dispatch:

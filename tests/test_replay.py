@@ -53,8 +53,8 @@ def ran(out: Path, store: Path, *words: str, backend: str = "hf") -> dict[tuple[
     return results_of(out)
 
 
-def replay(out: Path, bank: Path, *words: str) -> dict[tuple[str, int], dict[str, Any]]:
-    return ran(out, bank / "bank.sqlite", *words, f"backend.run={bank / 'bank'}", backend="replay")
+def replay(out: Path, filled: Path, *words: str) -> dict[tuple[str, int], dict[str, Any]]:
+    return ran(out, filled / "store.sqlite", *words, f"backend.run={filled / 'filled'}", backend="replay")
 
 
 def told(line: dict[str, Any]) -> dict[str, Any]:
@@ -71,33 +71,33 @@ def _fact(fact: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight trajectories of each episode, by real transformers."""
-    folder = tmp_path_factory.mktemp("bank")
-    ran(folder / "bank", folder / "bank.sqlite", "strategy=majority_vote", "strategy.k=8")
+    folder = tmp_path_factory.mktemp("filled")
+    ran(folder / "filled", folder / "store.sqlite", "strategy=majority_vote", "strategy.k=8")
     return folder
 
 
 @pytest.mark.parametrize("policy", VOTES_AND_STOPS)
-def test_replay_equals_live(policy: str, bank: Path, tmp_path: Path) -> None:
+def test_replay_equals_live(policy: str, filled: Path, tmp_path: Path) -> None:
     """Live: sampled anew into a store of its own, on the same draws. Votes and stop rules must come out the same."""
     live = ran(tmp_path / "live", tmp_path / "live.sqlite", *policy.split())
-    replayed = replay(tmp_path / "replayed", bank, *policy.split())
+    replayed = replay(tmp_path / "replayed", filled, *policy.split())
     assert live.keys() == replayed.keys()
     for key, line in live.items():
         assert told(replayed[key]) == told(line)
     assert all(line["tokens"]["sampled"] == 0 for line in replayed.values())
     assert all(line["tokens"]["reused"] == 0 for line in live.values())
-    assert len(finished_in(bank / "bank.sqlite")) == 4 * 2 * 8
+    assert len(finished_in(filled / "store.sqlite")) == 4 * 2 * 8
 
 
-def test_a_sweep_says_what_replays_say(bank: Path, tmp_path: Path) -> None:
+def test_a_sweep_says_what_replays_say(filled: Path, tmp_path: Path) -> None:
     words = [policy.replace("strategy.k=6", "strategy.k=2,6", 1) for policy in VOTES_AND_STOPS]
-    found = sweep(bank / "bank", words, store=bank / "bank.sqlite")
+    found = sweep(filled / "filled", words, store=filled / "store.sqlite")
     methods = {method.name: method for method in found.methods}
     assert len(methods) == len(VOTES_AND_STOPS) + 2
     for number, policy in enumerate(VOTES_AND_STOPS):
-        lines = replay(tmp_path / f"{number}", bank, *policy.split())
+        lines = replay(tmp_path / f"{number}", filled, *policy.split())
         name = " ".join(word.removeprefix("strategy=").removeprefix("strategy.") for word in policy.split())
         method = methods[name]
         for (problem, repeat), line in lines.items():
@@ -117,9 +117,9 @@ LACKING = [  # with the failures among what each was handed
 
 
 @pytest.mark.parametrize(("policy", "failed"), LACKING)
-def test_what_was_never_sampled_is_said_and_not_graded(policy: str, failed: int, bank: Path, tmp_path: Path) -> None:
-    """A policy that needs more than the bank has must not be graded as if that had come to nothing."""
-    words = [*policy.split(), f"backend.run={bank / 'bank'}", f"store={bank / 'bank.sqlite'}"]
+def test_what_was_never_sampled_is_said_and_not_graded(policy: str, failed: int, filled: Path, tmp_path: Path) -> None:
+    """A policy that needs more than the store has must not be graded as if that had come to nothing."""
+    words = [*policy.split(), f"backend.run={filled / 'filled'}", f"store={filled / 'store.sqlite'}"]
     said = invoke("backend=replay", *SET[1:], *PROBLEMS, *words, f"out={tmp_path / 'o'}", "grader.cache=null")
     assert said.code != 0  # nothing of it could be replayed
     assert "never sampled for this store" in said.err
@@ -128,30 +128,30 @@ def test_what_was_never_sampled_is_said_and_not_graded(policy: str, failed: int,
     assert {line["tokens"]["failed"] for line in lines} == {failed}
     assert all(line["tokens"]["reused"] <= 8 for line in lines)
     assert json.loads((tmp_path / "o" / "summary.json").read_text())["rows"][-1]["failed"] == 8
-    found = sweep(bank / "bank", ["strategy=majority_vote strategy.k=8", policy], store=bank / "bank.sqlite")
+    found = sweep(filled / "filled", ["strategy=majority_vote strategy.k=8", policy], store=filled / "store.sqlite")
     assert [method.graded for method in found.methods] == [8, 0]
 
 
-def test_what_was_never_sampled_is_counted(bank: Path) -> None:
-    found = sweep(bank / "bank", ["strategy=majority_vote strategy.k=8,9"], store=bank / "bank.sqlite")
+def test_what_was_never_sampled_is_counted(filled: Path) -> None:
+    found = sweep(filled / "filled", ["strategy=majority_vote strategy.k=8,9"], store=filled / "store.sqlite")
     assert [method.graded for method in found.methods] == [8, 0]
     assert found.remarks == ["majority_vote k=9: 8 of 8 episodes needed trajectories never sampled: no grade"]
     assert found.differences == []
     stops = "strategy=adaptive_consistency strategy.most=40 strategy.rule.threshold=0.8"  # some stop within eight
-    found = sweep(bank / "bank", [stops], store=bank / "bank.sqlite")
+    found = sweep(filled / "filled", [stops], store=filled / "store.sqlite")
     assert 0 < found.methods[0].graded < 8
     assert found.remarks[0].endswith("no grade; the others are not a fair sample")
 
 
 def test_a_bank_of_a_smaller_pool_is_said_in_one_line(tmp_path: Path) -> None:
     """An error of one episode came out as a group of as many as there were episodes."""
-    ran(tmp_path / "bank", tmp_path / "s.sqlite", "strategy=majority_vote", "strategy.k=2", "pool=2")
+    ran(tmp_path / "filled", tmp_path / "s.sqlite", "strategy=majority_vote", "strategy.k=2", "pool=2")
     with pytest.raises(ConfigError, match="pool=2 is smaller than the 3"):
-        sweep(tmp_path / "bank", ["strategy=majority_vote strategy.k=3"], store=tmp_path / "s.sqlite")
+        sweep(tmp_path / "filled", ["strategy=majority_vote strategy.k=3"], store=tmp_path / "s.sqlite")
 
 
-def test_policies_are_spelled_as_on_the_command_line(bank: Path) -> None:
-    settings = json.loads((bank / "bank" / "settings.json").read_text())
+def test_policies_are_spelled_as_on_the_command_line(filled: Path) -> None:
+    settings = json.loads((filled / "filled" / "settings.json").read_text())
     grader = Remembering(parts_of(settings)[2])
     spelled = ["strategy=pacore strategy/schedule=[4,2] strategy/order=arrival,shuffle", "strategy=single"]
     found = policies_of(settings, spelled, grader)
@@ -175,24 +175,24 @@ def test_policies_are_spelled_as_on_the_command_line(bank: Path) -> None:
         policies_of(settings, ["strategy=single", ""], grader)
 
 
-def test_a_bank_that_is_none_is_refused(bank: Path, tmp_path: Path) -> None:
+def test_a_store_that_is_none_is_refused(filled: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
-        sweep(bank / "bank", ["strategy=single"], store=tmp_path / "none.sqlite")
+        sweep(filled / "filled", ["strategy=single"], store=tmp_path / "none.sqlite")
     ran(tmp_path / "mock", tmp_path / "mock.sqlite", "strategy=single", backend="mock")
     with pytest.raises(StoreError, match="holds no trajectory of"):
-        sweep(bank / "bank", ["strategy=single"], store=tmp_path / "mock.sqlite")
+        sweep(filled / "filled", ["strategy=single"], store=tmp_path / "mock.sqlite")
     with pytest.raises(ConfigError, match="holds no run"):
-        sweep(tmp_path / "nothing", ["strategy=single"], store=bank / "bank.sqlite")
+        sweep(tmp_path / "nothing", ["strategy=single"], store=filled / "store.sqlite")
     with pytest.raises(ConfigError, match="named twice"):
-        sweep(bank / "bank", ["strategy=single", "strategy=single"], store=bank / "bank.sqlite")
+        sweep(filled / "filled", ["strategy=single", "strategy=single"], store=filled / "store.sqlite")
 
 
 RLVR = ROOT / "experiments" / "tiny_models" / "rlvr-tiny"
 
 
-async def replayed(bank: Path, **changes: Any) -> Replay:
+async def replayed(filled: Path, **changes: Any) -> Replay:
     model = Model(name="rlvr-tiny", path=str(RLVR), dtype="float32", logprobs=True, top_logprobs=5)
-    backend = Replay(model=replace(model, **changes), run=str(bank))
+    backend = Replay(model=replace(model, **changes), run=str(filled))
     await backend.start()
     return backend
 
@@ -212,36 +212,36 @@ async def replayed(bank: Path, **changes: Any) -> Replay:
     ],
 )
 async def test_another_model_than_the_banks_is_refused(
-    changes: dict[str, Any], differing: list[str], bank: Path
+    changes: dict[str, Any], differing: list[str], filled: Path
 ) -> None:
     """Its draws were reported as those of a model that never sampled them."""
     with pytest.raises(ConfigError, match="is a run of another model") as said:
-        await replayed(bank / "bank", **changes)
+        await replayed(filled / "filled", **changes)
     assert sorted(re.findall(r"model\.(\w+) is", str(said.value))) == differing
 
 
-async def test_one_model_may_be_spelled_in_several_ways(bank: Path, tmp_path: Path) -> None:
+async def test_one_model_may_be_spelled_in_several_ways(filled: Path, tmp_path: Path) -> None:
     """Another way to the same folder, and the folder moved to where its path says nothing."""
-    known = json.loads((bank / "bank" / "versions.json").read_text())["backend"]["fingerprint"]
+    known = json.loads((filled / "filled" / "versions.json").read_text())["backend"]["fingerprint"]
     shutil.copytree(RLVR, tmp_path / "moved")
     for path in (f"{RLVR.parent}/../tiny_models/rlvr-tiny/", "experiments/tiny_models/rlvr-tiny", tmp_path / "moved"):
-        assert (await replayed(bank / "bank", path=str(path))).fingerprint == known
-    assert (await replayed(bank / "bank", temperature=1)).fingerprint == known
+        assert (await replayed(filled / "filled", path=str(path))).fingerprint == known
+    assert (await replayed(filled / "filled", temperature=1)).fingerprint == known
     (tmp_path / "moved" / "tokenizer_config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"model\.path"):
-        await replayed(bank / "bank", path=str(tmp_path / "moved"))
+        await replayed(filled / "filled", path=str(tmp_path / "moved"))
 
 
 def test_a_roles_bank_is_that_of_its_model(tmp_path: Path) -> None:
     """A role was given the draws of the run's own model, which hold none of its verdicts."""
     words = ["strategy=genselect", "strategy.n=2", "model@roles.judge=pacore_tiny"]
-    live = ran(tmp_path / "bank", tmp_path / "bank.sqlite", *words)
+    live = ran(tmp_path / "filled", tmp_path / "store.sqlite", *words)
     again = replay(tmp_path / "again", tmp_path, *words)
     assert any(line["tokens"]["roles"]["judge"] for line in live.values())
     for key, line in live.items():
         assert (again[key]["answers"], again[key]["notes"]) == (line["answers"], line["notes"])
         assert again[key]["tokens"]["failed"] == 0
-    files = [f"out={tmp_path / 'o'}", f"store={tmp_path / 'bank.sqlite'}", f"backend.run={tmp_path / 'bank'}"]
+    files = [f"out={tmp_path / 'o'}", f"store={tmp_path / 'store.sqlite'}", f"backend.run={tmp_path / 'filled'}"]
     said = invoke("backend=replay", *SET[1:], *PROBLEMS, *words[:2], "model@roles.judge=control_tiny", *files)
     assert said.code == 2
     assert "is a run of another model: model.name is 'control-tiny'" in said.err
@@ -251,9 +251,9 @@ def test_a_roles_bank_is_that_of_its_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "versions", ["[]", '"x"', "{", "{}", '{"backend": {}}', '{"backend": []}', '{"backend": null}']
 )
-async def test_a_run_folder_that_is_damaged_is_one_line(versions: str, bank: Path, tmp_path: Path) -> None:
+async def test_a_run_folder_that_is_damaged_is_one_line(versions: str, filled: Path, tmp_path: Path) -> None:
     """TypeError, KeyError 'fingerprint'."""
-    shutil.copy(bank / "bank" / "settings.json", tmp_path)
+    shutil.copy(filled / "filled" / "settings.json", tmp_path)
     (tmp_path / "versions.json").write_text(versions)
     with pytest.raises(ConfigError, match=f"backend.run={tmp_path} holds no run"):
         await replayed(tmp_path)

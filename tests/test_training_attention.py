@@ -15,7 +15,7 @@ from pacore_lab.errors import ConfigError
 from pacore_lab.training import attention
 from pacore_lab.training.attended import Paid, Reader, spans_of
 from pacore_lab.training.attended import attention as attended
-from pacore_lab.training.syntheses import Replayed, mark, replay
+from pacore_lab.training.syntheses import Rebuilt, mark, rebuilt
 from pacore_lab.types import Message, Problem
 from strategies.prompts import published
 from tests.outside import ROOT, invoke, write_jsonl
@@ -59,7 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
 
 
 def test_prompts_are_made_again_as_they_were_sampled_from(out: Path) -> None:
-    found, left_out = replay(out, 50)
+    found, left_out = rebuilt(out, 50)
     assert (len(found), dict(left_out)) == (9, {})  # two in the second round and one in the third, of three problems
     first = found[0]
     assert len(first.messages) == 4
@@ -71,15 +71,15 @@ def test_prompts_are_made_again_as_they_were_sampled_from(out: Path) -> None:
 
 
 def test_some_episodes_are_the_same_ones_each_time(out: Path) -> None:
-    few, _ = replay(out, 1)
+    few, _ = rebuilt(out, 1)
     assert len(few) == 3
-    assert few == replay(out, 1)[0]
+    assert few == rebuilt(out, 1)[0]
 
 
 def test_a_prompt_that_was_not_sampled_from_is_left_out(out: Path, tmp_path: Path) -> None:
     """Attention to a prompt that the model never saw, because the run's own prompt had been another."""
     other = copy(out, tmp_path / "other", prompt={"_target_": "strategies.prompts.unnumbered"})
-    found, left_out = replay(other, 50)
+    found, left_out = rebuilt(other, 50)
     assert (found, dict(left_out)) == ([], {"its prompt cannot be rebuilt": 9})
 
 
@@ -109,18 +109,18 @@ def test_even_attention_is_one(out: Path) -> None:
     blind = Reader.load(TINY, {})
     for layer in blind.net.model.layers:
         layer.self_attn.q_proj.weight.data.zero_()
-    found, _ = replay(out, 50)
+    found, _ = rebuilt(out, 50)
     for item in found:
         paid = blind.read(item)
         assert isinstance(paid, Paid)
         np.testing.assert_allclose(paid.ratios, 1, atol=1e-4)
 
 
-def item(*messages: str, response: str = "yes", question: str = "q") -> Replayed:
+def item(*messages: str, response: str = "yes", question: str = "q") -> Rebuilt:
     problem = Problem(id="p", messages=({"role": "user", "content": question},))
     shown = [Message(text=text, sources=()) for text in messages]
     marks = [Message(text=mark(i), sources=()) for i in range(len(messages))]
-    return Replayed(problem="p", prompt=published()(problem, shown), frame=published()(problem, marks),
+    return Rebuilt(problem="p", prompt=published()(problem, shown), frame=published()(problem, marks),
                     messages=messages, scores=(None,) * len(messages), response=response)  # fmt: skip
 
 

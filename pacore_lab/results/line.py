@@ -10,7 +10,7 @@ from typing import Any
 from pacore_lab.interfaces import Grader
 from pacore_lab.results.kept import passed_on
 from pacore_lab.sampling.names import digest
-from pacore_lab.sampling.sampler import Drawn, EpisodeSampler
+from pacore_lab.sampling.sampler import EpisodeSampler, Sampled
 from pacore_lab.sampling.store import Stored
 from pacore_lab.types import Completion, Grade, Problem, Round, Solution, Trajectory
 from pacore_lab.votes import winners
@@ -198,13 +198,13 @@ def _mean_if_all(scores: Sequence[float | None]) -> float | None:
     return statistics.fmean(graded) if graded and len(graded) == len(scores) else None
 
 
-def _trajectory(item: Drawn, row: Stored | None) -> Trajectory:
+def _trajectory(item: Sampled, row: Stored | None) -> Trajectory:
     """row: None if the store does not hold the trajectory."""
     completion = row.completion if row else Completion(content="", finish_reason="error")
     return Trajectory(id=item.id, index=item.index, completion=completion, error=item.error)
 
 
-def _rounds(drawn: Sequence[Drawn]) -> tuple[Round, ...]:
+def _rounds(drawn: Sequence[Sampled]) -> tuple[Round, ...]:
     """The rounds of an episode that failed midway: its trajectories so far, by round."""
     numbers = sorted({item.round for item in drawn})
     ids = [tuple(item.id for item in drawn if item.round == number) for number in numbers]
@@ -215,7 +215,7 @@ def _response(trajectory: Trajectory) -> dict[str, str]:
     return {"content": trajectory.content, "reasoning_content": trajectory.completion.reasoning}
 
 
-def _facts(trajectory: Trajectory, item: Drawn) -> dict[str, Any]:
+def _facts(trajectory: Trajectory, item: Sampled) -> dict[str, Any]:
     done = trajectory.completion
     return {
         "id": trajectory.id,

@@ -44,7 +44,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class Sampled:
     """The facts kept in memory about a trajectory that was handed to the strategy.
 
     first: it answers the episode's first prompt, in the first round.
@@ -98,7 +98,7 @@ class EpisodeSampler:
             key = int(digest([seed, problem, repeat]), 16)
             self._pool = np.random.Generator(np.random.PCG64(key)).permutation(pool).tolist()
         self.account = Account()
-        self.drawn: list[Drawn] = []
+        self.drawn: list[Sampled] = []
         self.claimed: tuple[float, int] | None = None
         self.lacking = 0
 
@@ -209,7 +209,7 @@ class EpisodeSampler:
             account.reused += trajectory.reused
             account.sampled += not trajectory.reused and trajectory.error is None
             self.drawn.append(
-                Drawn(depth, trajectory.id, trajectory.index, trajectory.error, trajectory.reused, role, first)
+                Sampled(depth, trajectory.id, trajectory.index, trajectory.error, trajectory.reused, role, first)
             )
         account.critical_path = max(account.critical_path, start + arrivals.clock)
         account.discarded += arrivals.discarded

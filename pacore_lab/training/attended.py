@@ -11,7 +11,7 @@ import numpy as np
 
 from pacore_lab.analysis.methods import Floats
 from pacore_lab.errors import ConfigError
-from pacore_lab.training.syntheses import Replayed, mark
+from pacore_lab.training.syntheses import Rebuilt, mark
 
 HELD = 64_000_000
 """Attention weights in memory at once: 256 MB of float32. The model reads a response in pieces that fit."""
@@ -66,7 +66,7 @@ class Reader:
         context = int(net.config.get_text_config().max_position_embeddings)
         return cls(net=net, tokenizer=tokenizer, template=template, context=context)
 
-    def read(self, item: Replayed) -> Paid | str:
+    def read(self, item: Rebuilt) -> Paid | str:
         """The attention the response paid, or why it is unknown. The response is tokenized again, after the prompt."""
         try:
             text, frame = (

@@ -29,7 +29,7 @@ from pacore_lab.showing import panels
 from pacore_lab.showing.terminal import columns
 from pacore_lab.showing.text import safe
 from pacore_lab.training.attended import SERIES, Paid, Reader
-from pacore_lab.training.syntheses import replay
+from pacore_lab.training.syntheses import rebuilt
 
 EPISODES = 50
 MOST = 5
@@ -146,7 +146,7 @@ def main() -> None:
     panels.require_kind(given.to)
     if given.episodes < 1:
         raise ConfigError(f"--episodes is {given.episodes}; give 1 or more")
-    items, left_out = replay(given.out, given.episodes)
+    items, left_out = rebuilt(given.out, given.episodes)
     settings, versions = read_run(given.out, "model", "strategy")
     if not items and not left_out:
         name = f"{given.out} ({versions['strategy']})"

@@ -20,7 +20,7 @@ from pacore_lab.types import Message, Model, Problem, Prompt, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Replayed:
+class Rebuilt:
     """frame: the prompt with `mark(i)` in place of message i. scores: of the messages, None if not graded."""
 
     problem: str
@@ -36,7 +36,7 @@ def mark(number: int) -> str:
     return f"\ue000{number}\ue001"
 
 
-def replay(out: Path, episodes: int) -> tuple[list[Replayed], Counter[str]]:
+def rebuilt(out: Path, episodes: int) -> tuple[list[Rebuilt], Counter[str]]:
     """The syntheses of `episodes` episodes of a run, drawn by (problem, repeat), and how many were left out, by reason.
 
     The run's own P(x, M) rebuilds the prompts. A trajectory's id holds a digest of its prompt; a trajectory whose
@@ -46,7 +46,7 @@ def replay(out: Path, episodes: int) -> tuple[list[Replayed], Counter[str]]:
     builder = prompt_builder(settings)
     lines = (line for line in read_lines(out / "results.jsonl") if next(shown_in(line), None))
     chosen = heapq.nsmallest(episodes, lines, key=lambda line: digest([line["request_id"], line["repeat"]]))
-    found: list[Replayed] = []
+    found: list[Rebuilt] = []
     left_out: Counter[str] = Counter()
     for line in chosen:
         for made, name, identity in _of(line, builder, settings, versions["backend"]["fingerprint"]):
@@ -59,7 +59,7 @@ def replay(out: Path, episodes: int) -> tuple[list[Replayed], Counter[str]]:
 
 def _of(
     line: Mapping[str, Any], builder: PromptBuilder, settings: Mapping[str, Any], fingerprint: str
-) -> Iterator[tuple[Replayed, SampleName, str]]:
+) -> Iterator[tuple[Rebuilt, SampleName, str]]:
     """Each synthesis with its actual id, and with the name it has if this prompt is the one that was sampled from."""
     trajectories = trajectories_of(line)
     grades = {sample["id"]: sample["score"] for sample in line["samples"]}
@@ -70,7 +70,7 @@ def _of(
         marks = [Message(text=mark(i), sources=()) for i in range(len(messages))]
         prompt = builder(problem, messages)
         for fact in facts:
-            made = Replayed(
+            made = Rebuilt(
                 problem=problem.id,
                 prompt=prompt,
                 frame=builder(problem, marks),
