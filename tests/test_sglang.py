@@ -1,156 +1,28 @@
-"""The SGLang backend against a stand-in for sglang: what it asks, reads, aborts, and how it starts, dies and closes."""
+"""What the SGLang backend asks of its engine, reads and aborts, against a stand-in; which options it refuses."""
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import json
 import math
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.sglang import SGLang, sglang_overrides
-from pacore_lab.errors import BackendError, EngineDead, RequestError, TransientError
-from pacore_lab.interfaces import Chunk, Request
-from pacore_lab.types import Model, SamplingParams
+from pacore_lab.errors import RequestError, TransientError
+from pacore_lab.interfaces import Chunk
+from pacore_lab.types import Model
+from tests.sglang_stand_in import MODEL, asking, installed, notes, running
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("logs_of_its_own")
-MODEL = "experiments/tiny_models/rlvr-tiny"
-ENGINE = """
-import asyncio, json, os, subprocess, sys, time
-from types import SimpleNamespace
-
-__version__ = "9.9"
-
-class Manager:
-    def __init__(self):
-        self.aborted, self.names = set(), set()
-
-    def abort_request(self, rid):
-        self.aborted |= {name for name in self.names if name.startswith(rid)}  # as SGLang does
-
-class Engine:
-    def __init__(self, **settings):
-        note(arguments=settings, original=os.environ.get("SGLANG_RETURN_ORIGINAL_LOGPROB"), pid=os.getpid())
-        mode = os.environ.get("FAKE", "")
-        if mode == "fails":
-            print("Traceback (most recent call last):\\n  x\\nValueError: no such\\nOSError: late", flush=True)
-            os.kill(os.getpid(), 9)
-        self.helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        note(helper=self.helper.pid)
-        if mode == "slow":
-            print("loading", flush=True)
-            time.sleep(600)
-        self.tokenizer_manager = Manager()
-        self.server_args = SimpleNamespace(device="abacus")
-        infos = [{"max_total_num_tokens": 100 if mode == "small" else 10_000}]
-        self._scheduler_init_result = SimpleNamespace(scheduler_infos=infos)
-
-    async def async_generate(self, *, stream=False, **asked):
-        note(asked=asked)
-        pieces = self.pieces(asked)
-        if stream:
-            return pieces
-        async for out in pieces:
-            last = out
-        return last
-
-    async def pieces(self, asked):
-        sampling, rid = asked["sampling_params"], asked["rid"]
-        seed, most = sampling["sampling_seed"], sampling["max_new_tokens"]
-        if seed == 400:
-            raise ValueError("too\\nlong")
-        if seed == 500:
-            raise RuntimeError("broken")
-        if seed == 666:
-            print("error: the sky fell", flush=True)
-            os.kill(os.getpid(), 9)
-        self.tokenizer_manager.names.add(rid)
-        words, meta = [], {"prompt_tokens": len(asked["input_ids"]), "cached_tokens": 3, "finish_reason": None}
-        if asked["top_logprobs_num"]:
-            meta["output_top_logprobs"] = []
-        while len(words) < min(most, seed):
-            if asked["top_logprobs_num"]:
-                place = [(-len(words) - i, i, None) for i in range(asked["top_logprobs_num"])]
-                meta["output_top_logprobs"].append(place)
-            words.append(f"w{len(words)} ")
-            await asyncio.sleep(0.005)
-            if rid in self.tokenizer_manager.aborted:
-                meta["finish_reason"] = {"type": "abort", "message": "Aborted", "status_code": None}
-                break
-            if len(words) % 4 == 0:
-                yield {"text": "".join(words), "meta_info": {**meta, "completion_tokens": len(words)}}
-        end = {"type": "length"} if most <= seed else {"type": "stop", "matched": 445}
-        if seed == 503:
-            end = {"type": "abort", "message": "no room", "status_code": 503}
-        meta["finish_reason"] = meta["finish_reason"] or end
-        if asked["return_logprob"]:
-            meta["output_token_logprobs"] = [(-i / 8, i, None) for i in range(len(words))]
-        yield {"text": "".join(words), "meta_info": {**meta, "completion_tokens": len(words)}}
-
-    def shutdown(self):
-        note(shut=True)
-        self.helper.kill()
-
-def note(**what):
-    with open(os.environ["NOTES"], "a") as notes:
-        notes.write(json.dumps(what) + "\\n")
-"""
-ARGUMENTS = '''
-from dataclasses import dataclass, make_dataclass
-NAMES = """model_path revision dtype context_length json_model_override_args tp_size dp_size load_format stream_interval
-enable_deterministic_inference enable_priority_scheduling disable_priority_preemption mem_fraction_static log_level
-kv_cache_dtype"""
-ServerArgs = make_dataclass("ServerArgs", NAMES.split())
-'''
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> dict[str, str]:
-    """The environment in which `import sglang` finds the stand-in."""
-    package = tmp_path / "site" / "sglang"
-    (package / "srt").mkdir(parents=True)
-    (package / "__init__.py").write_text(ENGINE)
-    (package / "srt" / "__init__.py").touch()
-    (package / "srt" / "server_args.py").write_text(ARGUMENTS)
-    return {"PYTHONPATH": str(tmp_path / "site"), "NOTES": str(tmp_path / "notes")}
-
-
-def backend(env: dict[str, str], fake: str = "", model: dict[str, Any] | None = None, **options: Any) -> SGLang:
-    options = {"start_timeout": 60, **options}
-    return SGLang(model=Model(name="tiny", path=MODEL, **(model or {})), env={**env, "FAKE": fake}, **options)
-
-
-@asynccontextmanager
-async def running(env: dict[str, str], **options: Any) -> AsyncIterator[SGLang]:
-    made = backend(env, **options)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.close()
-
-
-def asking(seed: int = 10, text: str = "hello", priority: int = 0, **params: Any) -> Request:
-    prompt = ({"role": "user", "content": text},)
-    return Request(id="a", prompt=prompt, params=SamplingParams(**params), seed=seed, priority=priority)  # type: ignore[arg-type]
-
-
-def notes(env: dict[str, str], key: str) -> list[Any]:
-    lines = [json.loads(line) for line in Path(env["NOTES"]).read_text().splitlines()]
-    return [line[key] for line in lines if key in line]
-
-
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    return installed(tmp_path)
 
 
 async def test_what_the_engine_is_asked(stand_in: dict[str, str]) -> None:
@@ -285,94 +157,6 @@ async def test_refusals_and_faults(stand_in: dict[str, str]) -> None:
                 await made.complete(asking(seed=503, max_tokens=3), on_chunk)
 
 
-@pytest.mark.parametrize(
-    ("fake", "options", "line"),
-    [
-        ("fails", {}, r"SGLang did not start: ValueError: no such \(log: /.*\)"),
-        (
-            "slow",
-            {"start_timeout": 2},
-            r"SGLang was not ready after 2 s \(backend.start_timeout\): loading \(log: .*\)",
-        ),
-        (
-            "small",
-            {},
-            r"SGLang's cache holds 100 tokens, fewer than one trajectory of 4096; lower model.context_length .*",
-        ),
-        (
-            "",
-            {"engine_args": {"foo": 1}},
-            r"SGLang did not start: sglang 9.9 has no argument foo \(backend.engine_args\).*",
-        ),
-    ],
-)
-async def test_a_failed_start_is_one_line_and_leaves_nothing(
-    stand_in: dict[str, str], fake: str, options: dict[str, Any], line: str
-) -> None:
-    made = backend(stand_in, fake, **options)
-    with pytest.raises(BackendError, match=f"^{line}$"):
-        await made.start()
-    await made.close()
-    if fake:
-        assert not any(alive(pid) for pid in notes(stand_in, "pid") + notes(stand_in, "helper"))
-
-
-async def test_a_python_without_sglang() -> None:
-    with pytest.raises(
-        BackendError, match=r"^SGLang did not start: sglang cannot be imported.*set backend\.python to an"
-    ):
-        await backend({}).start()
-    with pytest.raises(BackendError, match=r"^backend\.python=/nowhere: there is no Python"):
-        await backend({}, python="/nowhere").start()
-
-
-async def test_the_engines_death_reaches_all_who_wait(stand_in: dict[str, str]) -> None:
-    made = backend(stand_in)
-    await made.start()
-    calls = [asyncio.create_task(made.complete(asking(seed=3000))) for _ in range(20)]
-    await until(lambda: len(notes(stand_in, "asked")) == 20)
-    with pytest.raises(EngineDead, match=r"^SGLang's engine died: the sky fell \(log: [^\n]*\)$"):
-        await made.complete(asking(seed=666))
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    assert all(isinstance(result, EngineDead) for result in results)
-    with pytest.raises(EngineDead, match="the sky fell"):
-        await made.complete(asking())
-    await made.close()
-    assert not any(alive(pid) for pid in notes(stand_in, "helper"))
-
-
-async def test_close_ends_everything_and_may_be_repeated(stand_in: dict[str, str]) -> None:
-    made = backend(stand_in)
-    await made.close()
-    with pytest.raises(EngineDead, match="not running"):
-        await made.complete(asking())
-    await made.start()
-    call = asyncio.create_task(made.complete(asking(seed=3000)))
-    await until(lambda: notes(stand_in, "asked"))
-    await made.close()
-    with pytest.raises(EngineDead, match="closed"):
-        await call
-    await made.close()
-    assert not any(alive(pid) for pid in notes(stand_in, "pid") + notes(stand_in, "helper"))
-
-
-async def test_an_interrupted_start_leaves_nothing(stand_in: dict[str, str]) -> None:
-    made = backend(stand_in, "slow")
-    start = asyncio.create_task(made.start())
-    await until(lambda: Path(stand_in["NOTES"]).exists() and notes(stand_in, "helper"))
-    start.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await start
-    assert not any(alive(pid) for pid in notes(stand_in, "pid") + notes(stand_in, "helper"))
-
-
-async def test_ctrl_c_in_the_terminal_is_ours_alone(stand_in: dict[str, str]) -> None:
-    async with running(stand_in):
-        (pid,) = notes(stand_in, "pid")
-        assert os.getsid(pid) != os.getsid(0)
-        assert os.getpgid(pid) != os.getpgid(0)
-
-
 async def test_yarn_as_sglang_reads_it(stand_in: dict[str, str]) -> None:
     """SGLang multiplies by 0.1 ln(factor) + 1 whatever attention_factor says; attn_factor has to undo that."""
     async with running(stand_in, model={"yarn_factor": 4.0, "yarn_original": 2048}) as made:
@@ -405,24 +189,3 @@ async def test_random_weights_and_no_seeds(stand_in: dict[str, str]) -> None:
 def test_senseless_options_are_refused(options: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         SGLang(model=Model(name="tiny"), **options)
-
-
-def test_the_child_needs_nothing_but_sglang() -> None:
-    """It runs in environments that have no lab."""
-    program = Path(__file__).parents[1] / "backends" / "_sglang_child.py"
-    found = set()
-    for node in ast.walk(ast.parse(program.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(str(node.module).split(".")[0])
-    assert found <= set(sys.stdlib_module_names) | {"sglang"}
-
-
-async def test_killing_the_engine_is_not_the_end_of_us(stand_in: dict[str, str]) -> None:
-    async with running(stand_in) as made:
-        call = asyncio.create_task(made.complete(asking(seed=3000)))
-        await until(lambda: notes(stand_in, "asked"))
-        os.kill(notes(stand_in, "pid")[0], signal.SIGKILL)
-        with pytest.raises(EngineDead, match=r"^SGLang's engine died: it said nothing, exit code 137"):
-            await call

@@ -16,8 +16,8 @@ from backends._checkpoint import load
 from pacore_lab.errors import BackendError, EngineDead, TransientError
 from pacore_lab.interfaces import Backend
 from pacore_lab.types import ChatMessage
+from tests.engines.asking import asking, encodes_back, logprobs_of, rambling
 from tests.engines.conftest import CHECKPOINT, CONTEXT, ENGINES, model
-from tests.engines.test_contract import asking, encodes_back, logprobs_of, rambling
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 # Of more digits than were learned, so that no token of the answer is sure whatever becomes of the positions.
