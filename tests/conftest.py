@@ -1,7 +1,8 @@
-"""A session has a temporary folder of its own, in which it leaves nothing of the lab's."""
+"""A session has a temporary folder of its own, in which it leaves nothing of the lab's; fixtures of several files."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -38,3 +39,18 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
 def logs_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log of an engine that failed stays for its user to read: here, in the folder of the test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.fixture
+def datasets_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `datasets` converts stays in the folder of the session."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "hf")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a folder with ten.jsonl, of ten sums."""
+    sums = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(10)]
+    (tmp_path / "ten.jsonl").write_text("".join(json.dumps(each) + "\n" for each in sums))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

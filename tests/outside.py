@@ -28,6 +28,7 @@ from tests.servers import RecordingServer, Reply
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ROOT / "run.py"
+HERE = ["backend=mock", "out=o", "store=s.sqlite"]
 _DRAWING = ["matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"]
 
 
@@ -154,3 +155,12 @@ def finished_in(store: Path) -> list[dict[str, Any]]:
 def below(folder: Path) -> list[str]:
     """Everything in a folder, as relative paths."""
     return sorted(os.path.relpath(path, folder) for path in folder.rglob("*"))
+
+
+def one_line(said: Outcome, fragment: str) -> None:
+    assert said.code != 0
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1, said.err
+    assert fragment in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""

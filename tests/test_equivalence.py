@@ -21,7 +21,7 @@ from pacore_lab.grading.exact import read
 from pacore_lab.grading.forms import decide
 from pacore_lab.grading.plain import MAX_DEPTH
 from tests.answer_pairs import PAIRS
-from tests.test_grading import grade
+from tests.boxed import grade
 
 ROOT = Path(__file__).parents[1]
 MATH_VERIFY = r"""

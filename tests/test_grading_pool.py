@@ -19,7 +19,7 @@ from pacore_lab.grading.cache import Cache
 from pacore_lab.grading.exact import read
 from pacore_lab.grading.readers import Pool, Worker
 from pacore_lab.types import Grade
-from tests.test_grading import NESTED, grade
+from tests.boxed import NESTED, grade
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]

@@ -23,8 +23,7 @@ from strategies.scorers.process_reward import ProcessReward
 from strategies.stopping import Beta, Dirichlet, Share
 from strategies.universal_self_consistency import UniversalSelfConsistency
 from strategies.weights import Confidence, Length, Likelihood
-from tests.outside import below, invoke
-from tests.test_cli import HERE, one_line
+from tests.outside import HERE, below, invoke, one_line
 
 SHARES = (None, "abc", "1", True, [], 0, 1.5, float("nan"))
 NUMBERS = (None, "abc", "1", True, [], float("nan"), float("inf"))
