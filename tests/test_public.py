@@ -129,6 +129,29 @@ async def test_overlapping_solves_share_one_backend() -> None:
     assert calls == ["start", "close"] * 2
 
 
+async def test_who_comes_while_it_closes_starts_it_again() -> None:
+    calls: list[str] = []
+    closing, close = asyncio.Event(), asyncio.Event()
+
+    class Slow(Scripted):
+        async def start(self) -> None:
+            calls.append("start")
+
+        async def close(self) -> None:
+            closing.set()
+            await close.wait()
+            calls.append("close")
+
+    backend = Slow(lambda request, n: "\\boxed{1}")
+    first = asyncio.create_task(solve(PaCoRe([2]), "1?", backend, model=MODEL))
+    await closing.wait()
+    second = asyncio.create_task(solve(PaCoRe([2]), "2?", backend, model=MODEL))
+    await asyncio.sleep(0)
+    close.set()
+    assert [(await each).text for each in (first, second)] == ["\\boxed{1}"] * 2
+    assert calls == ["start", "close"] * 2
+
+
 async def test_a_strategys_grader_is_started_and_closed() -> None:
     """Its workers outlived the call."""
     calls: list[str] = []

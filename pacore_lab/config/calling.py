@@ -17,7 +17,7 @@ from pacore_lab.config.schema import composing
 from pacore_lab.config.spelling import explain, spelt
 from pacore_lab.errors import ConfigError
 from pacore_lab.running.describing import described
-from pacore_lab.running.parts import Run, require_part_of_a_run
+from pacore_lab.running.parts import Run, model_of, require_part_of_a_run
 from pacore_lab.running.run import execute
 from pacore_lab.running.waiting import finished
 
@@ -60,7 +60,7 @@ def _parts(values: Mapping[str, Any]) -> dict[str, Any]:
     parts = {key: value for key, value in values.items() if key in PARTS and not isinstance(value, str)}
     for key, part in parts.items():
         require_part_of_a_run(key, part)
-    own = getattr(parts.get("backend"), "model", None)
+    own = model_of(parts.get("backend"))
     if own is not None and "model" in values and values["model"] != own:
         raise ConfigError(f"model is given beside a backend that samples with {own.name!r}; leave model out")
     return parts if own is None else parts | {"model": own}
@@ -76,7 +76,7 @@ def _refuse_twice(words: Sequence[str], values: Mapping[str, Any]) -> None:
     for word in words:
         key = re.split(r"[=]", word.lstrip("+~"), maxsplit=1)[0]
         part = re.split(r"[./@]", key)[0]
-        own = getattr(values.get("backend"), "model", None) is not None and part == "model"
+        own = part == "model" and model_of(values.get("backend")) is not None
         if key in values or own or (part in values and part in PARTS and not isinstance(values[part], str)):
             raise ConfigError(f"{part} is given twice, by {word!r} and as an argument; leave one out")
 

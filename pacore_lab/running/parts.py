@@ -26,6 +26,12 @@ def require_part_of_a_run(key: str, part: object) -> None:
         raise ConfigError(f"{key} is {part!r:.80}, which is not a {kind}: it has no method {METHODS[key]}")
 
 
+def model_of(backend: object) -> Model | None:
+    """The model that a backend was built with, if it keeps one in a field `model`."""
+    model = getattr(backend, "model", None)
+    return model if isinstance(model, Model) else None
+
+
 def require_seed(seed: int) -> None:
     """Raises ConfigError unless the seed fits the store and the engines."""
     if not 0 <= seed < 2**63:

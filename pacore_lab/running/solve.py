@@ -11,7 +11,7 @@ from pathlib import Path
 from pacore_lab.errors import ConfigError
 from pacore_lab.interfaces import Backend, Capabilities, Grader, OnChunk, Request, Strategy
 from pacore_lab.running.needs import refuse_unsupported
-from pacore_lab.running.parts import require_part_of_a_run, require_seed
+from pacore_lab.running.parts import model_of, require_part_of_a_run, require_seed
 from pacore_lab.sampling.dispatch import Dispatcher
 from pacore_lab.sampling.sampler import EpisodeSampler
 from pacore_lab.sampling.store import Store
@@ -42,7 +42,7 @@ async def solve(
     require_part_of_a_run("strategy", strategy)
     require_part_of_a_run("backend", backend)
     require_seed(seed)
-    model = model or getattr(backend, "model", None)
+    model = model or model_of(backend)
     if model is None:
         raise ConfigError(f"{type(backend).__name__} has no model of its own; give solve(..., model=Model(...))")
     asked = _problem(problem)
@@ -80,9 +80,12 @@ async def opened(backend: Backend) -> AsyncIterator[Backend]:
         shared.users -= 1
         async with shared.turn:
             if not shared.users:
-                _SHARED.pop(key, None)
                 shared.started = False
-                await backend.close()
+                try:
+                    await backend.close()
+                finally:
+                    if not shared.users:  # else somebody came meanwhile, and starts it again
+                        _SHARED.pop(key, None)
 
 
 @dataclass(eq=False)
@@ -121,7 +124,7 @@ def graders_of(part: object) -> list[Grader]:
 class _Opened:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.model: Model | None = getattr(backend, "model", None)
+        self.model = model_of(backend)
 
     @property
     def capabilities(self) -> Capabilities:
