@@ -19,7 +19,7 @@ from pacore_lab.types import ChatMessage
 from tests.engines.asking import asking, encodes_back, logprobs_of, rambling
 from tests.engines.conftest import CHECKPOINT, CONTEXT, ENGINES, model
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("logs_of_its_own")]
 # Of more digits than were learned, so that no token of the answer is sure whatever becomes of the positions.
 LONG_SUM: ChatMessage = {"role": "user", "content": "What is 234517 + 451323? Put the final answer in \\boxed{}."}
 
