@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pacore_lab.commands import compare
@@ -162,6 +162,7 @@ def test_a_margin_adds_verdicts(
 
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1e7)), min_size=1, max_size=12), st.booleans())
+@example(values=[(0.5, 9999999.999999998)], whole=False)
 def test_any_points_can_be_drawn(values: list[tuple[float, float]], whole: bool) -> None:
     """A cost of 0, equal costs, $ and \\ in names: matplotlib fails on less."""
     shown = [plots.Point(name="$m_{", cost=cost, accuracy=share, low=0.0, high=1.0) for share, cost in values]

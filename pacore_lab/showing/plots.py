@@ -64,9 +64,9 @@ def draw(
         _add_line(axes, line)
     ordered = sorted(front, key=lambda point: point.cost)
     if len(ordered) > 1:
-        xs, ys = [max(point.cost, 1e-9) for point in ordered], [100 * point.accuracy for point in ordered]
+        xs, ys = [_place(point.cost) for point in ordered], [100 * point.accuracy for point in ordered]
         axes.step(xs, ys, where="post", color=INK, lw=0.9, ls=":", label="Pareto front")
-    shown = sorted((max(point.cost, 1e-9), i, point) for i, point in enumerate(points))
+    shown = sorted((_place(point.cost), i, point) for i, point in enumerate(points))
     for place, (x, i, point) in enumerate(shown):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         y, down, up = (
@@ -154,6 +154,11 @@ def rendered(figure: Any) -> dict[str, bytes]:
             figure.savefig(buffer, format=name, dpi=200, facecolor="white", metadata=metadata)
             pictures[name] = buffer.getvalue()
     return pictures
+
+
+def _place(cost: float) -> float:
+    """A cost on a log axis, to six digits: matplotlib fails on a lone point an ulp from a power of ten."""
+    return max(float(f"{cost:.6g}"), 1e-9)
 
 
 def _short(number: float) -> str:
