@@ -24,7 +24,7 @@ def lines_of(out: Path, grades: str | None = None) -> Iterator[dict[str, Any]]:
     if grades is None:
         return lines
     file = out / "grades" / f"{grades}.jsonl"
-    there = sorted(path.stem for path in (out / "grades").glob("*.json"))
-    if grades not in there or not file.exists():
+    if grades.endswith(".disagreements") or not file.exists():
+        there = sorted(path.stem for path in (out / "grades").glob("*.json"))
         raise ConfigError(f"{out} has no grades {grades!r}; it has: {', '.join(there) or 'none, see regrade'}")
     return with_grades(lines, file)
