@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 import re
 import sys
@@ -62,3 +63,4 @@ def launch(main: Callable[[], None]) -> None:
     """
     sys.argv[1:] = spelt(sys.argv[1:])
     one_line_errors(main)()
+    gc.freeze()  # the process ends: the collector need not look at an engine's millions of objects once more
