@@ -3,8 +3,8 @@
 Standalone, with the standard library only. The warden stands between the lab and an engine, in a session of its own.
 The program ends by itself, or is stopped when the lab closes this process's stdin or dies in any way. To stop it, the
 warden sends it SIGTERM, and after SECONDS sends SIGKILL to everything that it started. The exit code is the program's
-(128 + n for signal n). Once the warden has gone, so has everything below it. If the
-lab died, the warden also removes FOLDER: nobody is left to read its log.
+(128 + n for signal n). Once the warden has gone, so has everything below it. If the lab died, the warden also removes
+FOLDER: nobody is left to read its log.
 """
 
 from __future__ import annotations

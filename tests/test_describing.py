@@ -147,3 +147,14 @@ def test_a_part_that_holds_itself_or_odd_things_is_described() -> None:
 def test_a_strategy_of_another_k_is_another_run() -> None:
     folders = [run("backend=mock", "problems=jsonl", "problems.path=ten.jsonl", strategy=Plain(k)) for k in (2, 16)]
     assert load(folders[1]).table()[-1]["ttc"] > load(folders[0]).table()[-1]["ttc"]
+
+
+def test_a_function_of_a_notebook_is_known_by_its_code() -> None:
+    """A cell that was changed and run again had the name, and so the folder, of what stood there before."""
+    told = []
+    for source in ("def score(n): return n + 1", "def score(n): return n + 2"):
+        cell: dict[str, Any] = {"__name__": "__main__"}
+        exec(source, cell)
+        told.append(described(cell["score"]))
+    assert told[0]["path"] == told[1]["path"] == "__main__.score"
+    assert told[0] != told[1]

@@ -74,7 +74,7 @@ def _is_choice(key: str) -> bool:
 def _refuse_twice(words: Sequence[str], values: Mapping[str, Any]) -> None:
     """A word beside an argument for the same key, or beside an object that it cannot change."""
     for word in words:
-        key = re.split(r"[=]", word.lstrip("+~"), maxsplit=1)[0]
+        key = word.lstrip("+~").partition("=")[0]
         part = re.split(r"[./@]", key)[0]
         own = part == "model" and model_of(values.get("backend")) is not None
         if key in values or own or (part in values and part in PARTS and not isinstance(values[part], str)):

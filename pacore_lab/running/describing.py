@@ -66,7 +66,7 @@ def _attributes(part: object) -> dict[str, Any]:
 def _named(part: type | FunctionType, within: tuple[int, ...]) -> dict[str, Any]:
     """A class or function in the place of an object."""
     found: dict[str, Any] = {"_target_": "hydra.utils.get_object", "path": _path(part)}
-    if isinstance(part, FunctionType) and "<" in part.__qualname__:
+    if isinstance(part, FunctionType) and ("<" in part.__qualname__ or part.__module__ == "__main__"):
         enclosed = [cell.cell_contents for cell in part.__closure__ or ()]
         found["code"] = hashlib.sha256(_code(part.__code__).encode()).hexdigest()[:16]
         found["enclosed"] = _described([part.__defaults__, part.__kwdefaults__, enclosed], within)

@@ -12,18 +12,25 @@ from pacore_lab.interfaces import Backend, Grader, ProblemSet, Strategy
 from pacore_lab.running.describing import described, target
 from pacore_lab.types import Model
 
-METHODS = {"strategy": "solve", "backend": "complete", "problems": "load", "grader": "grade"}
+KINDS = {
+    "strategy": ("Strategy", "solve"),
+    "backend": ("Backend", "complete"),
+    "problems": ("ProblemSet", "load"),
+    "grader": ("Grader", "grade"),
+}
+"""The Protocol of each part of a run, and the method by which one is known."""
 
 
 def require_part_of_a_run(key: str, part: object) -> None:
     """Raises ConfigError for a part that is not an object of its kind. key: a field of `Run`."""
-    kind = key.removesuffix("s")
     if isinstance(part, type):
         raise ConfigError(f"{key} is the class {part.__name__}; give an object, {part.__name__}(...)")
     if key == "model" and not isinstance(part, Model):
         raise ConfigError(f"model is {part!r:.80}; give pacore_lab.Model(name=...)")
-    if key in METHODS and not callable(getattr(part, METHODS[key], None)):
-        raise ConfigError(f"{key} is {part!r:.80}, which is not a {kind}: it has no method {METHODS[key]}")
+    if key in KINDS:
+        protocol, method = KINDS[key]
+        if not callable(getattr(part, method, None)):
+            raise ConfigError(f"{key} is {part!r:.80}; give a pacore_lab.{protocol}, which has a method {method}")
 
 
 def model_of(backend: object) -> Model | None:
